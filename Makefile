@@ -1,0 +1,128 @@
+# Every command a developer needs; plain `make` lists them. Works with GNU make 3.81 and later.
+
+VENV          := .venv
+GENERATOR     := .venv-generate
+BIN           := $(VENV)/bin
+RUN_NEEDS     := -e '.[server,cli]'
+DEV_NEEDS     := -e '.[server,cli,dev]'
+# The generator has an environment of its own: its protobuf < 7 would drag the server's packages down. All of it is
+# pinned, since each of these shapes the output or is needed to run it (setuptools: an environment of uv's has none).
+# 1.76 is the oldest runtime we support: generated code refuses older ones and accepts newer.
+GENERATOR_NEEDS := grpcio==1.76.0 grpcio-tools==1.76.0 mypy-protobuf==5.1.0 protobuf==6.33.6 setuptools==80.9.0 \
+                   types-protobuf==7.35.1.20260906 typing_extensions==4.16.0
+GENERATOR_READY := $(GENERATOR)/.ready-$(firstword $(shell echo '$(GENERATOR_NEEDS)' | cksum))
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
+.PHONY: help run demo test verify format fix lint types layers protos generated-check dockerfile generate clean
+
+help:
+	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##: Using it
+
+run: $(VENV)/.ready-run  ## serve on SQLite: STORE=sqlite:///jobwire.db LISTEN=127.0.0.1:7272
+	@exec $(BIN)/jobwire serve $(if $(STORE),--store '$(STORE)') $(if $(LISTEN),--listen '$(LISTEN)')
+
+demo: $(VENV)/.ready-run  ## a server, a producer and two workers at work, one of them killed
+	@exec $(BIN)/python examples/python/demo.py
+
+##: Working on it
+
+test: $(VENV)/.ready-dev  ## the whole suite; a part of it: make test ARGS='-k lease'
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+verify: format lint types layers protos generated-check dockerfile test  ## everything CI checks
+
+format: $(VENV)/.ready-dev  ## is the Python formatted? (make fix does it)
+	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted: make fix"; exit 1; }
+
+fix: $(VENV)/.ready-dev  ## format Python and protos, mend what ruff can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+	@$(call need,buf); "$$tool" format --write
+
+lint: $(VENV)/.ready-dev  ## ruff
+	@$(BIN)/ruff check --quiet --output-format concise .
+
+types: $(VENV)/.ready-dev  ## mypy, strict
+	@$(BIN)/mypy --no-error-summary
+
+layers: $(VENV)/.ready-dev  ## import-linter: which folder may import which
+	@report=$$($(BIN)/lint-imports --no-logo --no-cache) || { echo "$$report"; exit 1; }
+
+protos: $(VENV)/.ready-dev  ## buf: the protos' style and format
+	@$(call need,buf); "$$tool" lint && "$$tool" format --diff --exit-code
+
+dockerfile: $(VENV)/.ready-dev  ## hadolint
+	@$(call need,hadolint); "$$tool" Dockerfile
+
+generate: $(GENERATOR_READY)  ## the Python stubs in generated/, from protos/
+	@find generated/python -name '*_pb2*' -type f -delete
+	@$(call protoc,generated/python)
+
+# The __init__.py and py.typed in generated/ are written by hand; the rest must be what the generator makes today.
+generated-check: $(GENERATOR_READY)  ## are the committed stubs those of the protos?
+	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(call protoc,"$$fresh"); \
+	diff -r --brief -x __init__.py -x py.typed -x __pycache__ generated/python "$$fresh" || { echo "Stale stubs: make generate"; exit 1; }
+
+clean:  ## environments and caches; never a database
+	rm -rf $(VENV) $(GENERATOR) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Set-up. A stamp is written when everything before it went well, so an interrupted set-up starts again. Sources are
+# installed as links (-e): only pyproject.toml makes an environment stale.
+
+$(VENV)/.ready-run: pyproject.toml
+	$(call set-up,$(VENV),$(RUN_NEEDS))
+	@touch $@
+
+# `dev` holds what `run` needs as well, hence both stamps.
+$(VENV)/.ready-dev: pyproject.toml
+	$(call set-up,$(VENV),$(DEV_NEEDS))
+	@touch $(VENV)/.ready-run $@
+
+$(GENERATOR_READY):
+	$(call set-up,$(GENERATOR),$(GENERATOR_NEEDS))
+	@touch $@
+
+# $(call set-up,folder,what pip installs): with uv where there is one, else with the first Python that will do.
+# An `.unfinished` that is still there means the last set-up was cut short: what it left is not worth trusting.
+define set-up
+	@echo "Setting up $(1): once, and again when its requirements change"
+	@set -eu; \
+	if [ -e $(1)/.unfinished ] || ! $(1)/bin/python -c '' 2>/dev/null; then rm -rf $(1); fi; \
+	if command -v uv >/dev/null; then \
+	  [ -d $(1) ] || { mkdir $(1); : >$(1)/.unfinished; uv venv --quiet --allow-existing --python '>=3.11' $(1); }; \
+	  : >$(1)/.unfinished; \
+	  uv pip install --quiet --python $(1)/bin/python $(2); \
+	else \
+	  [ -d $(1) ] || { $(find-python); mkdir $(1); : >$(1)/.unfinished; $$python -m venv $(1); }; \
+	  : >$(1)/.unfinished; \
+	  $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2); \
+	fi; \
+	rm $(1)/.unfinished
+endef
+
+# 3.11 first: it is what CI runs. Debian ships Python without ensurepip, which its environments need.
+define find-python
+	python=; \
+	for candidate in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	  $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	  if $$candidate -c 'import ensurepip, venv' >/dev/null 2>&1; then python=$$candidate; break; fi; \
+	  echo "$$candidate cannot make a virtual environment: on Debian or Ubuntu, apt install python3-venv" >&2; \
+	done; \
+	[ -n "$$python" ] || { echo "jobwire needs uv, or Python 3.11 or later with venv; found neither on PATH" >&2; exit 1; }
+endef
+
+# $(call protoc,folder): messages of every file, stubs and servicers of those that hold a service (for any other file the
+# plugin writes an empty module). protoc finds protoc-gen-mypy on PATH; `quiet:` keeps it from listing what it writes.
+define protoc
+	export PATH="$(CURDIR)/$(GENERATOR)/bin:$$PATH"; \
+	python -m grpc_tools.protoc -I protos --python_out=$(1) --mypy_out=quiet:$(1) protos/jobwire/v1/*.proto && \
+	python -m grpc_tools.protoc -I protos --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) protos/jobwire/v1/*_service.proto
+endef
+
+# $(call need,tool): its path in $$tool; where it has no build the target is skipped, by name.
+need = tool=$$(PATH="$(BIN):$$PATH" command -v $(1)) || { echo "SKIPPED $@: this machine has no $(1)"; exit 0; }

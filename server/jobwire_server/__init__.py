@@ -1,0 +1,1 @@
+"""The jobwire server: domain, stores, services and their gRPC face, joined in app.py."""
