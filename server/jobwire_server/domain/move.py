@@ -1,0 +1,76 @@
+"""A decision, ready for the store: where a job goes, on which condition, and what is written with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from jobwire_server.domain.guard import Guard
+from jobwire_server.domain.job import Attempt, AttemptOutcome, JobError, JobState, Progress, RetryPolicy, Verb
+
+
+class JobChanges(TypedDict, total=False):
+    """Fields of a Job that a Move writes, by their name in `Job`. What is not named stays."""
+
+    priority: int
+    submission: bytes
+    retry: RetryPolicy
+    retention: int | None
+    schedule_time: int | None
+    expire_time: int | None
+    queue_time: int | None
+    start_time: int | None
+    finish_time: int | None
+    attempt: int
+    retry_count: int
+    interruption_count: int
+    release_count: int
+    return_count: int
+    token: bytes | None
+    worker_id: str
+    claim_time: int | None
+    outcome: AttemptOutcome | None
+    end_time: int | None
+    limit_time: int | None
+    progress: Progress | None
+    result: bytes | None
+    error: JobError | None
+    history: tuple[Attempt, ...]
+    cancel_requested: bool
+    cancel_reason: str
+
+
+def new_operation() -> bytes:
+    """A fresh operation id: 8 random bytes; two alike for one job are 2⁻⁶⁴ away."""
+    return os.urandom(8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One guarded change of one job. The store applies it whole or not at all, and stamps what only it knows.
+
+    After writing `changes` the store stamps, in this order: update time = now; version one up; revision one up, but
+    not for the mere request to cancel a running job (so that repeating it with its etag is safe); the operation id;
+    where `outcome` is set, outcome and end time = now into the current attempt, and a missing `start_time` = the claim
+    time. Then by the state it goes to:
+
+    - QUEUED: a `queue_time` where it has none; score = its rank.
+    - SCHEDULED: score = its `schedule_time`.
+    - IN_PROGRESS (a change within the state): score = the sooner of its lease's end and `limit_time`.
+    - ended: `finish_time` = now unless it had ended before; score = `finish_time` + retention (the job's own, else its
+      queue's, else the state's default). A job that ends with retention 0 is removed at once.
+
+    Leaving IN_PROGRESS frees its worker's credit and clears `lease_expire_time` and `acknowledged`. A delivery that
+    leaves unacknowledged by HAND_BACK, REAP or RECOVER counts against its worker (what one claim handed out once, and
+    what was claimed before the store last came back not at all); one settled by it clears the count.
+    """
+
+    job_id: str
+    verb: Verb
+    guard: Guard
+    to: JobState
+    outcome: AttemptOutcome | None = None
+    """How the current attempt ended, where it stays in the row; None where it goes into the history, or never was."""
+    changes: JobChanges = field(default_factory=JobChanges)
+    operation: bytes = field(default_factory=new_operation)
