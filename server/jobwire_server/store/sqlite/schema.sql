@@ -1,0 +1,133 @@
+-- The whole store: one file, one writer. Times and durations are microseconds; text is text, never JSON columns (they
+-- turn '007' into 7); STRICT, so that a wrong type is refused when it is written, not met when it is read.
+
+-- A job is a row with (queue, state, score); its other small columns carry the names of the fields of domain.job.Job.
+-- Whatever may be large stands in tables of its own, so that a renewal of a job with a payload of 256 KiB rewrites
+-- half a kilobyte.
+CREATE TABLE job (
+    number             INTEGER PRIMARY KEY,  -- joins the tables beside this one; never leaves the store
+    id                 TEXT NOT NULL UNIQUE,
+    digest             BLOB NOT NULL,        -- of the create request: what makes a repeated create the same create
+    queue              TEXT NOT NULL,
+    type               TEXT NOT NULL,
+    user_id            TEXT NOT NULL,
+    priority           INTEGER NOT NULL,
+    retry              TEXT NOT NULL,        -- codec.py
+    execution_timeout  INTEGER,
+    retention          INTEGER,
+    schedule_time      INTEGER,
+    expire_time        INTEGER,
+    state              TEXT NOT NULL CHECK (state IN
+                           ('scheduled', 'queued', 'in_progress', 'completed', 'failed', 'canceled', 'expired')),
+    score              INTEGER NOT NULL,     -- due time, rank, deadline or purge time, by state
+    version            INTEGER NOT NULL,
+    revision           INTEGER NOT NULL,
+    last_operation     BLOB NOT NULL,
+    create_time        INTEGER NOT NULL,
+    update_time        INTEGER NOT NULL,
+    queue_time         INTEGER,
+    start_time         INTEGER,
+    finish_time        INTEGER,
+    attempt            INTEGER NOT NULL,
+    retry_count        INTEGER NOT NULL,
+    interruption_count INTEGER NOT NULL,
+    release_count      INTEGER NOT NULL,
+    return_count       INTEGER NOT NULL,
+    token              BLOB,                 -- a digest: who reads the file cannot settle anybody's job
+    fence              INTEGER NOT NULL,
+    worker_id          TEXT NOT NULL,
+    claim_time         INTEGER,
+    acknowledged       INTEGER NOT NULL,
+    lease_duration     INTEGER NOT NULL,
+    lease_expire_time  INTEGER,
+    limit_time         INTEGER,
+    outcome            TEXT,
+    end_time           INTEGER,
+    progress           TEXT,                 -- codec.py
+    cancel_requested   INTEGER NOT NULL,
+    cancel_reason      TEXT NOT NULL
+) STRICT;
+
+-- The state index: every timer and the order of every queue is "the head of this index". With the id in it, jobs of
+-- one rank come in the order of their ids, as they do on the other engine.
+CREATE INDEX job_by_state ON job (queue, state, score, id);
+
+-- Waiting jobs that have an expire_time, and only those: whoever uses none pays nothing.
+CREATE INDEX job_by_expiry ON job (expire_time)
+    WHERE expire_time IS NOT NULL AND start_time IS NULL AND state IN ('scheduled', 'queued');
+
+-- Leases by worker: their number is the credit used.
+CREATE INDEX job_by_worker ON job (worker_id) WHERE state = 'in_progress';
+
+CREATE TABLE submission (
+    number  INTEGER PRIMARY KEY,
+    content BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE result (
+    number  INTEGER PRIMARY KEY,
+    content BLOB NOT NULL
+) STRICT;
+
+-- The last error and the finished attempts; a job that ends well at its first attempt has no row here.
+CREATE TABLE detail (
+    number  INTEGER PRIMARY KEY,
+    error   TEXT,                            -- codec.py
+    history TEXT NOT NULL                    -- codec.py
+) STRICT;
+
+-- However a job goes, its large parts go with it.
+CREATE TRIGGER job_removed AFTER DELETE ON job BEGIN
+    DELETE FROM submission WHERE number = old.number;
+    DELETE FROM result WHERE number = old.number;
+    DELETE FROM detail WHERE number = old.number;
+END;
+
+-- A queue exists from its first job on, so that sweeps can go from queue to queue and seek in the state index.
+CREATE TABLE queue (
+    name            TEXT PRIMARY KEY,
+    paused          INTEGER NOT NULL DEFAULT 0,
+    ageing          INTEGER NOT NULL,
+    retention       INTEGER,
+    max_in_flight   INTEGER,
+    last_queue_time INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Changes in the transaction that moves the jobs: counting a million rows takes 45 ms.
+CREATE TABLE queue_count (
+    queue TEXT NOT NULL,
+    state TEXT NOT NULL,
+    n     INTEGER NOT NULL,
+    PRIMARY KEY (queue, state)
+) STRICT, WITHOUT ROWID;
+
+-- Request ids, remembered whatever became of the job.
+CREATE TABLE request (
+    key         BLOB PRIMARY KEY,
+    job_id      TEXT NOT NULL,
+    digest      BLOB NOT NULL,
+    expire_time INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX request_by_expiry ON request (expire_time);
+
+CREATE TABLE worker (
+    id             TEXT PRIMARY KEY,
+    session        INTEGER NOT NULL,        -- the highest that came: claims of a lower one are superseded
+    last_beat      INTEGER NOT NULL,
+    returns        INTEGER NOT NULL,        -- deliveries in a row that came back unacknowledged
+    returned_at    INTEGER NOT NULL,        -- when the last one did
+    returned_claim INTEGER NOT NULL,        -- when that one was claimed: what came in one claim counts once
+    silent         INTEGER NOT NULL,        -- a delivery ran out, and it has not been heard since
+    host           TEXT NOT NULL,
+    pid            INTEGER NOT NULL,
+    runtime        TEXT NOT NULL,
+    version        TEXT NOT NULL,
+    labels         TEXT NOT NULL,           -- codec.py
+    queues         TEXT NOT NULL            -- codec.py
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

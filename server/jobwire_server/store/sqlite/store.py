@@ -1,0 +1,230 @@
+"""The store in one SQLite file, or in memory: the face that callers await."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+from weakref import WeakSet
+
+import apsw
+
+from jobwire_server.domain.job import NewJob
+from jobwire_server.domain.move import Move
+from jobwire_server.store.base import (
+    ClaimRequest,
+    Claims,
+    Created,
+    Hints,
+    Moved,
+    Renewal,
+    Renewed,
+    Snapshot,
+    StoreInfo,
+    StoreUnavailable,
+    WorkerInfo,
+)
+from jobwire_server.store.sqlite import claim, codec, create, move, opening, renew, rows, sweep
+from jobwire_server.store.sqlite.codec import UNREADABLE
+from jobwire_server.store.sqlite.lane import Lane
+from jobwire_server.store.sqlite.listener import Listener
+from jobwire_server.store.sqlite.transaction import Transaction
+
+RESERVE: Final = 64 * 1024 * 1024
+"""Bytes of disk below which creates are refused, so that what is there already can be worked off."""
+
+T = TypeVar("T")
+
+
+def system_clock() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+class SqliteStore:
+    """One process, one writer, an fsync before every OK; `path` None keeps all in memory and promises nothing.
+
+    `clock` and `free_disk` (bytes left where the database is) are asked in the store's own threads.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        *,
+        clock: Callable[[], int] = system_clock,
+        free_disk: Callable[[], int] | None = None,
+    ) -> None:
+        self._path = None if path is None else Path(path).absolute()
+        self._clock = clock
+        self._free_disk = free_disk
+        self._lock: opening.FileLock | None = None
+        self._writer: Lane | None = None
+        self._reader: Lane | None = None
+        self._durability = ""
+        self._recovered_at = 0
+        self._listeners: WeakSet[Listener] = WeakSet()
+        self._closed = False
+        self.failed: Final = asyncio.Event()
+        """Set when the file can be trusted no more (an I/O error, corruption). Every call is refused from then on;
+        whoever owns the process should end it, and a fresh start finds what is really on the disk."""
+        self.failure = ""
+        """Why, for people; empty until then."""
+
+    # --- opening and closing --------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Raises `opening.CannotOpen`, whose message says what to do."""
+        self._closed = False
+        if self._path is not None:
+            self._lock = opening.FileLock(self._path)
+            self._lock.acquire()
+        try:
+            await self._open_lanes()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open_lanes(self) -> None:
+        writer = Lane(
+            "jobwire-writer",
+            connect=self._connect_writer,
+            begin="BEGIN IMMEDIATE",  # an upgraded read transaction would fail at once where this one waits
+            start_transaction=self._start_transaction,
+            has_room=self._has_room,
+            on_hints=self._tell_listeners,
+            on_failure=self._fail,
+        )
+        await writer.open()
+        self._writer = self._reader = writer
+        if self._path is None:
+            return  # a second connection would see a second, empty memory
+        path = self._path
+        reader = Lane(
+            "jobwire-reader",
+            connect=lambda: opening.open_reader(path),
+            begin="BEGIN",
+            start_transaction=self._start_transaction,
+            on_failure=self._fail,
+        )
+        await reader.open()
+        self._reader = reader
+
+    async def close(self) -> None:
+        self._closed = True
+        writer, reader = self._writer, self._reader
+        self._writer = self._reader = None
+        if reader is not None and reader is not writer:
+            await reader.close()
+        if writer is not None:
+            await writer.close()
+        if self._lock is not None:
+            self._lock.release()
+        for listener in self._listeners:
+            listener.close()
+
+    def _connect_writer(self) -> apsw.Connection:
+        now = self._clock()
+        opened = opening.open_memory(now=now) if self._path is None else opening.open_file(self._path, now=now)
+        self._durability = opened.durability
+        # While nobody had the file open, no worker could renew.
+        self._recovered_at = 0 if opened.is_new else now
+        return opened.connection
+
+    def _start_transaction(self, connection: apsw.Connection) -> Transaction:
+        return Transaction(connection, now=self._clock(), recovered_at=self._recovered_at)
+
+    def _has_room(self) -> bool:
+        if self._free_disk is not None:
+            return self._free_disk() >= RESERVE
+        if self._path is None:
+            return True
+        disk = os.statvfs(self._path.parent)
+        return disk.f_bavail * disk.f_frsize >= RESERVE
+
+    def _fail(self, reason: str) -> None:
+        self.failure = self.failure or reason
+        self.failed.set()
+
+    # --- the verbs ------------------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        await self._write(lambda transaction: transaction.execute("SELECT 1").get)
+
+    async def info(self) -> StoreInfo:
+        now = await self._write(lambda transaction: transaction.now)
+        return StoreInfo(
+            kind="memory" if self._path is None else "sqlite",
+            engine=f"SQLite {apsw.sqlite_lib_version()}",
+            url="memory://" if self._path is None else f"sqlite:///{self._path}",
+            durability=self._durability,
+            now=now,
+            recovered_at=self._recovered_at,
+        )
+
+    async def create(self, jobs: Sequence[NewJob]) -> list[Created]:
+        return await self._write(
+            lambda transaction: create.create(transaction, jobs), weight=len(jobs), needs_room=True
+        )
+
+    async def get(self, job_ids: Sequence[str]) -> Snapshot:
+        def read(transaction: Transaction) -> Snapshot:
+            found = (rows.read(transaction, job_id) for job_id in job_ids)
+            return Snapshot(transaction.now, [None if stored is None else codec.job_of(stored[1]) for stored in found])
+
+        try:
+            return await self._open_lane(self._reader).call(read, weight=len(job_ids))
+        except UNREADABLE:
+            return await self._write(read, weight=len(job_ids))  # which sets aside what cannot be read
+
+    async def claim(self, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
+        weight = sum(len(request.tokens) for request in requests)
+        return await self._write(lambda transaction: claim.claim(transaction, queue, requests), weight=weight)
+
+    async def move(self, moves: Sequence[Move]) -> list[Moved]:
+        return await self._write(lambda transaction: move.move(transaction, moves), weight=len(moves))
+
+    async def renew(self, renewals: Sequence[Renewal]) -> list[Renewed]:
+        return await self._write(lambda transaction: renew.renew(transaction, renewals), weight=len(renewals))
+
+    async def promote(self, *, limit: int) -> int:
+        return await self._write(lambda transaction: sweep.promote(transaction, limit), weight=limit)
+
+    async def overdue(self, *, queues: Sequence[str] = (), limit: int) -> Snapshot:
+        return await self._write(lambda transaction: sweep.overdue(transaction, queues, limit), weight=limit)
+
+    async def leased(self, *, queues: Sequence[str] = (), longer_than: int, limit: int) -> Snapshot:
+        return await self._write(
+            lambda transaction: sweep.leased(transaction, queues, longer_than, limit), weight=limit
+        )
+
+    async def purge(self, *, limit: int) -> int:
+        return await self._write(lambda transaction: sweep.purge(transaction, limit), weight=limit)
+
+    async def beat(self, worker: WorkerInfo) -> bool:
+        return await self._write(lambda transaction: renew.beat(transaction, worker))
+
+    def hints(self) -> AsyncIterator[Hints]:
+        listener = Listener()
+        self._listeners.add(listener)  # weakly: one that nobody iterates any more is gone by itself
+        if self._closed:
+            listener.close()
+        return listener
+
+    # --- within ---------------------------------------------------------------------------------------------
+
+    async def _write(self, run: Callable[[Transaction], T], *, weight: int = 1, needs_room: bool = False) -> T:
+        return await self._open_lane(self._writer).call(run, weight=weight, needs_room=needs_room)
+
+    def _open_lane(self, lane: Lane | None) -> Lane:
+        if lane is None:
+            raise StoreUnavailable("the store is not open")
+        if self.failure:
+            raise StoreUnavailable(self.failure)
+        return lane
+
+    def _tell_listeners(self, hints: Hints) -> None:
+        for listener in list(self._listeners):
+            listener.ring(hints)

@@ -1,0 +1,268 @@
+"""What all calls of one transaction share: the time, the queues and workers they touch, the counts, the hints.
+
+It lives as long as the transaction and nothing of it survives a rollback, so that Python never believes what the file
+does not say. What many calls change together (counts, a queue's last time, a worker's account) is written once, by
+`flush`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+import apsw
+
+from jobwire_server.domain.job import JobState
+from jobwire_server.domain.queue import DEFAULT_AGEING, Queue, next_queue_time, rank
+from jobwire_server.store.base import Hints, WorkerInfo, WorkerNotice
+from jobwire_server.store.sqlite.codec import encode_texts
+
+_COUNT: Final = "SELECT n FROM queue_count WHERE queue = ? AND state = ?"
+
+_ADD_COUNT: Final = (
+    "INSERT INTO queue_count (queue, state, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
+)
+
+_QUEUE: Final = "SELECT paused, ageing, retention, max_in_flight, last_queue_time FROM queue WHERE name = ?"
+
+_WRITE_QUEUE: Final = (
+    "INSERT INTO queue (name, ageing, last_queue_time) VALUES (?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET last_queue_time = excluded.last_queue_time"
+)
+
+_HELD: Final = "SELECT count(*) FROM job INDEXED BY job_by_worker WHERE worker_id = ? AND state = 'in_progress'"
+
+_WORKER: Final = "SELECT session, last_beat, returns, returned_at, returned_claim, silent FROM worker WHERE id = ?"
+
+# What a worker leaves unsaid stays as it said it before: heartbeats need not repeat it all.
+_WRITE_WORKER: Final = """
+INSERT INTO worker
+    (id, session, last_beat, returns, returned_at, returned_claim, silent, host, pid, runtime, version, labels, queues)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    session = excluded.session,
+    last_beat = excluded.last_beat,
+    returns = excluded.returns,
+    returned_at = excluded.returned_at,
+    returned_claim = excluded.returned_claim,
+    silent = excluded.silent,
+    host = iif(excluded.host = '', host, excluded.host),
+    pid = iif(excluded.pid = 0, pid, excluded.pid),
+    runtime = iif(excluded.runtime = '', runtime, excluded.runtime),
+    version = iif(excluded.version = '', version, excluded.version),
+    labels = iif(excluded.labels = '', labels, excluded.labels),
+    queues = iif(excluded.queues = '', queues, excluded.queues)
+"""
+
+
+@dataclass(slots=True)
+class QueueRow:
+    """A queue as this transaction has it; one that is not stored yet has the defaults."""
+
+    settings: Queue
+    last_queue_time: int = 0
+    changed: bool = False
+
+
+@dataclass(slots=True)
+class WorkerRow:
+    """A worker's account as this transaction has it."""
+
+    info: WorkerInfo
+    session: int = 0
+    last_beat: int = 0
+    returns: int = 0
+    returned_at: int = 0
+    returned_claim: int = 0
+    silent: bool = False
+    changed: bool = False
+
+
+class Transaction:
+    """A connection between BEGIN and COMMIT, with what its calls share."""
+
+    def __init__(self, connection: apsw.Connection, *, now: int, recovered_at: int) -> None:
+        self.execute: Final = connection.execute
+        self.executemany: Final = connection.executemany
+        self.connection: Final = connection
+        self.now: Final = now
+        """One time for all its calls: they become visible together."""
+        self.recovered_at: Final = recovered_at
+        self.expired_seen = False
+        self._queues: dict[str, QueueRow] = {}
+        self._counts: dict[tuple[str, JobState], int] = {}
+        self._added: Counter[tuple[str, JobState]] = Counter()
+        self._workers: dict[str, WorkerRow] = {}
+        self._held: dict[str, int] = {}
+        self._queued: Counter[str] = Counter()
+        self._freed: Counter[str] = Counter()
+        self._heard: list[str] = []
+        self._cancels: list[WorkerNotice] = []
+        self._lost: list[WorkerNotice] = []
+
+    # --- queues ---------------------------------------------------------------------------------------------
+
+    def queue(self, name: str) -> QueueRow:
+        row = self._queues.get(name)
+        if row is None:
+            found = self.execute(_QUEUE, (name,)).fetchone()
+            row = QueueRow(Queue(name=name)) if found is None else _queue_row(name, found)
+            self._queues[name] = row
+        return row
+
+    def enter(self, queue: str, *, queue_time: int | None, priority: int) -> tuple[int, int]:
+        """The (queue_time, rank) with which a job enters its queue; it keeps a queue_time that it has."""
+        row = self.queue(queue)
+        if queue_time is None:
+            queue_time = row.last_queue_time = next_queue_time(self.now, row.last_queue_time)
+            row.changed = True
+        return queue_time, rank(queue_time, priority, row.settings.ageing)
+
+    def count(self, queue: str, state: JobState) -> int:
+        """Jobs of that queue in that state, this transaction's changes included."""
+        key = (queue, state)
+        stored = self._counts.get(key)
+        if stored is None:
+            found = self.execute(_COUNT, key).fetchone()
+            stored = self._counts[key] = 0 if found is None else found[0]
+        return stored + self._added[key]
+
+    def counted(self, queue: str, left: JobState | None, entered: JobState | None, number: int = 1) -> None:
+        """That many jobs went from one state to another; None = from or to nowhere."""
+        if left is entered:
+            return
+        if left is not None:
+            self._added[queue, left] -= number
+        if entered is not None:
+            self._added[queue, entered] += number
+        if entered is JobState.QUEUED:
+            self._queued[queue] += number
+
+    def add_queue(self, name: str) -> None:
+        """A queue exists from its first job on."""
+        self.queue(name).changed = True
+
+    # --- workers --------------------------------------------------------------------------------------------
+
+    def worker(self, id: str) -> WorkerRow:
+        row = self._workers.get(id)
+        if row is None:
+            found = self.execute(_WORKER, (id,)).fetchone()
+            info = WorkerInfo(id=id)
+            if found is None:
+                row = WorkerRow(info, last_beat=self.now, changed=True)
+            else:
+                session, last_beat, returns, returned_at, returned_claim, silent = found
+                row = WorkerRow(info, session, last_beat, returns, returned_at, returned_claim, bool(silent))
+            self._workers[id] = row
+        return row
+
+    def held(self, worker_id: str) -> int:
+        """Leases under its name, this transaction's changes included."""
+        held = self._held.get(worker_id)
+        if held is None:
+            found: int = self.execute(_HELD, (worker_id,)).get
+            held = self._held[worker_id] = found
+        return held
+
+    def leased(self, worker_id: str, number: int) -> None:
+        """That many jobs were leased to it; call it after `held`."""
+        self._held[worker_id] += number
+
+    def freed(self, worker_id: str) -> None:
+        """One of its leases ended."""
+        self._freed[worker_id] += 1
+        if worker_id in self._held:
+            self._held[worker_id] -= 1
+
+    def returned(self, worker_id: str, *, claim_time: int, ran_out: bool) -> None:
+        """A delivery to it came back unacknowledged, by its deadline (`ran_out`) or before.
+
+        What one claim handed out counts once, and what was under way while the store was away does not count: a healthy
+        worker must not be refused because a server died with a hundred jobs on their way to it.
+        """
+        if claim_time <= self.recovered_at:
+            return
+        row = self.worker(worker_id)
+        if row.returned_claim != claim_time:
+            row.returns += 1
+            row.returned_claim = claim_time
+        row.returned_at = self.now
+        row.silent = row.silent or ran_out
+        row.changed = True
+
+    def acknowledged(self, worker_id: str) -> None:
+        """It renewed or settled a lease: deliveries reach it."""
+        row = self.worker(worker_id)
+        if row.returns:
+            row.returns = 0
+            row.changed = True
+        self.end_silence(row)
+
+    def end_silence(self, row: WorkerRow) -> None:
+        if row.silent:
+            row.silent = False
+            row.changed = True
+            self._heard.append(row.info.id)
+
+    # --- hints ----------------------------------------------------------------------------------------------
+
+    def tell_cancel(self, worker_id: str, job_id: str, fence: int, reason: str) -> None:
+        self._cancels.append(WorkerNotice(worker_id, job_id, fence, reason))
+
+    def tell_lost(self, worker_id: str, job_id: str, fence: int) -> None:
+        self._lost.append(WorkerNotice(worker_id, job_id, fence))
+
+    def hints(self) -> Hints | None:
+        """What this transaction means to those who wait, once it is committed; None when nothing."""
+        told = (self._queued, self._freed, self._heard, self._cancels, self._lost)
+        if not any(told) and not self.expired_seen:
+            return None
+        return Hints(
+            queued=dict(self._queued),
+            freed=dict(self._freed),
+            heard=tuple(self._heard),
+            cancels=tuple(self._cancels),
+            lost=tuple(self._lost),
+            expired_seen=self.expired_seen,
+        )
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Writes what the calls changed together; the last thing before the commit."""
+        counts = [(queue, state, n) for (queue, state), n in self._added.items() if n]
+        if counts:
+            self.executemany(_ADD_COUNT, counts)
+        for name, row in self._queues.items():
+            if row.changed:
+                self.execute(_WRITE_QUEUE, (name, DEFAULT_AGEING, row.last_queue_time))
+        for worker in self._workers.values():
+            if worker.changed:
+                self.execute(_WRITE_WORKER, _worker_columns(worker))
+
+
+def _queue_row(name: str, found: Any) -> QueueRow:
+    paused, ageing, retention, max_in_flight, last_queue_time = found
+    settings = Queue(name=name, paused=bool(paused), ageing=ageing, retention=retention, max_in_flight=max_in_flight)
+    return QueueRow(settings, last_queue_time)
+
+
+def _worker_columns(row: WorkerRow) -> tuple[str | int, ...]:
+    info = row.info
+    return (
+        info.id,
+        row.session,
+        row.last_beat,
+        row.returns,
+        row.returned_at,
+        row.returned_claim,
+        int(row.silent),
+        info.host,
+        info.pid,
+        info.runtime,
+        info.version,
+        encode_texts(info.labels),
+        encode_texts(info.queues),
+    )

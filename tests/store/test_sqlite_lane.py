@@ -1,0 +1,234 @@
+"""Group commit: who shares a transaction, and what happens when one of them is bad."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from tests.store import invariants
+from tests.store.making import Clock, claim, get, is_there, new_job, put, shove
+
+from jobwire_server.domain.job import JobState
+from jobwire_server.store.base import CreateOutcome, Hints, StoreFull, StoreUnavailable
+from jobwire_server.store.sqlite.lane import MAX_WEIGHT
+from jobwire_server.store.sqlite.store import RESERVE, SqliteStore
+from jobwire_server.store.sqlite.transaction import Transaction
+
+
+class Disk:
+    free = RESERVE
+
+    def __call__(self) -> int:
+        return self.free
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+async def file(tmp_path: Path, clock: Clock, disk: Disk) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(str(tmp_path / "jobwire.db"), clock=clock, free_disk=disk)
+    await store.open()
+    yield store
+    broken = [] if store.failure else await invariants.broken(store)
+    await store.close()
+    assert not broken
+
+
+@contextmanager
+def held_up(store: SqliteStore) -> Iterator[None]:
+    """While inside, the writer is busy; what is called meanwhile waits together."""
+    busy, release = threading.Event(), threading.Event()
+
+    def hold(transaction: Transaction) -> None:
+        busy.set()
+        release.wait()
+
+    task = asyncio.create_task(store._write(hold, weight=MAX_WEIGHT))
+    try:
+        yield
+    finally:
+        release.set()
+        del task
+
+
+async def started(*coroutines: Any) -> list[asyncio.Task[Any]]:
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    await asyncio.sleep(0)  # each runs to where it waits for the writer
+    return tasks
+
+
+async def answered(tasks: list[asyncio.Task[Any]]) -> list[Any]:
+    """Answers and exceptions, in order."""
+    return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def test_calls_that_wait_together_are_committed_and_told_together(
+    file: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = 0
+    loop = asyncio.get_running_loop()
+    call_soon = loop.call_soon_threadsafe
+
+    def counting(*arguments: Any, **named: Any) -> asyncio.Handle:
+        nonlocal told
+        told += 1
+        return call_soon(*arguments, **named)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counting)
+    hints = file.hints()
+    with held_up(file):
+        tasks = await started(*(file.create([new_job(f"j{n}")]) for n in range(50)))
+    await asyncio.gather(*tasks)
+    assert told == 2, "once for the call that held them up, once for all of them"
+    assert await anext(hints) == Hints(queued={"default": 50})
+
+
+async def test_a_transaction_is_bounded(file: SqliteStore) -> None:
+    hints = file.hints()
+    seen = []
+
+    async def listen() -> None:
+        async for hint in hints:
+            seen.append(hint.queued["default"])
+
+    listening = asyncio.create_task(listen())
+    batch = MAX_WEIGHT // 2
+    with held_up(file):
+        tasks = await started(*(file.create([new_job(f"{n}-{m}") for m in range(batch)]) for n in range(4)))
+    await asyncio.gather(*tasks)
+    await file.close()
+    await listening
+    await file.open()
+    assert sum(seen) == 4 * batch
+    assert (await file.claim("default", [])).remaining == 4 * batch
+
+
+async def test_what_is_told_is_on_the_disk(file: SqliteStore, tmp_path: Path) -> None:
+    await put(file, "j")
+    other = apsw.Connection(str(tmp_path / "jobwire.db"), apsw.SQLITE_OPEN_READONLY)
+    assert other.execute("SELECT id FROM job").fetchall() == [("j",)]
+    other.close()
+
+
+async def test_a_bad_call_fails_alone(file: SqliteStore) -> None:
+    def bad(transaction: Transaction) -> None:
+        transaction.execute("UPDATE job SET priority = 99")
+        transaction.counted("default", None, JobState.FAILED, 7)
+        transaction.enter("default", queue_time=None, priority=1)
+        raise ZeroDivisionError
+
+    await put(file, "j")
+    hints = file.hints()
+    with held_up(file):
+        tasks = await started(file.create([new_job("a")]), file._write(bad), file.create([new_job("b")]), file.ping())
+    answers = await answered(tasks)
+    assert isinstance(answers[1], ZeroDivisionError)
+    assert [answers[n][0].outcome for n in (0, 2)] == [CreateOutcome.CREATED] * 2
+    assert (await get(file, "j")).priority == 5
+    assert (await anext(hints)).queued == {"default": 2}
+    b = await get(file, "b")
+    assert b.queue_time == ((await get(file, "a")).queue_time or 0) + 1, "the bad call's queue_time never was"
+
+
+async def test_a_caller_that_goes_away_does_not_stop_its_call(file: SqliteStore) -> None:
+    with held_up(file):
+        gone, stays = await started(file.create([new_job("gone")]), file.create([new_job("stays")]))
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+    await stays
+    assert await is_there(file, "gone")
+
+
+async def test_closing_finishes_the_calls_under_way(file: SqliteStore) -> None:
+    with held_up(file):
+        tasks = await started(file.create([new_job("j")]), file.close())
+    await asyncio.gather(*tasks)
+    await file.open()
+    assert await is_there(file, "j")
+
+
+async def test_creates_are_refused_while_the_reserve_of_disk_is_touched(file: SqliteStore, disk: Disk) -> None:
+    await put(file, "j")
+    disk.free = RESERVE - 1
+    with held_up(file):
+        tasks = await started(file.create([new_job("a")]), claim(file))
+    refused, claimed = await answered(tasks)
+    assert isinstance(refused, StoreFull)
+    assert [job.id for job in claimed.jobs] == ["j"], "what is there can be worked off"
+    await shove(file, "j", JobState.CANCELED)
+    disk.free = RESERVE
+    await put(file, "a")
+    assert not file.failed.is_set()
+
+
+async def test_a_full_disk_refuses_what_does_not_fit_and_nothing_of_it_happened(file: SqliteStore) -> None:
+    await put(file, "j")
+
+    def limit(pages: int) -> Any:
+        return file._write(lambda transaction: transaction.connection.pragma("max_page_count", pages))
+
+    used = await file._write(lambda transaction: transaction.connection.pragma("page_count"))
+    await limit(used + 2)
+    with held_up(file):
+        tasks = await started(
+            file.create([new_job("large", submission=b"x" * 100_000)]), claim(file), file.create([new_job("small")])
+        )
+    answers = await answered(tasks)
+    assert isinstance(answers[0], StoreFull)
+    assert [job.id for job in answers[1].jobs] == ["j"]
+    assert answers[2][0].outcome is CreateOutcome.CREATED
+    await limit(1_000_000)
+    assert not await is_there(file, "large")
+    assert not file.failed.is_set()
+
+
+@pytest.mark.parametrize("kind", [apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError])
+async def test_after_an_io_error_or_corruption_the_store_is_failed_for_good(
+    file: SqliteStore, kind: type[Exception]
+) -> None:
+    def break_(transaction: Transaction) -> None:
+        raise kind("planted")
+
+    with held_up(file):
+        tasks = await started(file.create([new_job("a")]), file._write(break_), file.create([new_job("b")]))
+    for answer in await answered(tasks):
+        assert isinstance(answer, StoreUnavailable)
+    assert file.failed.is_set()
+    assert "planted" in file.failure
+    for call in (file.ping(), file.get(["a"]), file.create([new_job("c")])):
+        with pytest.raises(StoreUnavailable, match="planted"):
+            await call
+
+
+async def test_calls_that_were_waiting_when_the_store_failed_are_refused(file: SqliteStore) -> None:
+    def break_(transaction: Transaction) -> None:
+        raise apsw.IOError("planted")
+
+    with held_up(file):
+        tasks = await started(file._write(break_, weight=MAX_WEIGHT), file.create([new_job("a")]))
+    answers = await answered(tasks)
+    assert [type(answer) for answer in answers] == [StoreUnavailable, StoreUnavailable]
+
+
+async def test_a_file_that_another_tool_is_writing_to_is_unavailable_for_now_only(
+    file: SqliteStore, tmp_path: Path
+) -> None:
+    await file._write(lambda transaction: transaction.connection.set_busy_timeout(0))
+    other = apsw.Connection(str(tmp_path / "jobwire.db"))
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable):
+        await file.create([new_job("j")])
+    other.execute("ROLLBACK")
+    other.close()
+    await put(file, "j")
+    assert not file.failed.is_set()
