@@ -1,0 +1,106 @@
+"""The one place where everything is put together: store, services, wire; and started and stopped in that order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from urllib.parse import urlsplit
+
+from jobwire_server.config import Config, ConfigError, split_address
+from jobwire_server.rpc.admin_service import AdminServicer
+from jobwire_server.rpc.convert import Reader
+from jobwire_server.rpc.job_service import JobServicer
+from jobwire_server.rpc.queue_service import QueueServicer
+from jobwire_server.rpc.server import Server
+from jobwire_server.rpc.worker_service import WorkerServicer
+from jobwire_server.service.claims import ClaimService
+from jobwire_server.service.jobs import JobService
+from jobwire_server.service.maintenance import Maintenance
+from jobwire_server.service.workers import WorkerService
+from jobwire_server.store.base import Store
+from jobwire_server.store.sqlite.store import SqliteStore
+
+log = logging.getLogger("jobwire")
+
+
+class App:
+    """One server: `start`, and `stop` in any case."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._store = open_store(config.store)
+        self._maintenance = Maintenance(self._store)
+        self._claims = ClaimService(self._store, limits=config.limits, expired_seen=self._maintenance.ring)
+        jobs = JobService(self._store, acknowledged=self._claims.acknowledged)
+        workers = WorkerService(self._store, acknowledged=self._claims.acknowledged)
+        reader = Reader(config.limits, now=lambda: time.time_ns() // 1000)
+        self._server = Server(
+            [
+                JobServicer(jobs, self._claims, reader),
+                WorkerServicer(workers, reader),
+                QueueServicer(),
+                AdminServicer(self._store, config.limits),
+            ],
+            limits=config.limits,
+            reflection=config.serves_reflection,
+        )
+        self._background: list[asyncio.Task[None]] = []
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    @property
+    def failure(self) -> str:
+        """Why the store can go on no longer; empty while it can."""
+        return self._store.failure
+
+    async def start(self) -> str:
+        """Serves when it returns; answers the address with the port that was taken."""
+        await self._store.open()
+        try:
+            port = await self._server.start(self._config.listen)
+        except BaseException:
+            await self._store.close()
+            raise
+        self._background = [asyncio.create_task(self._claims.run()), asyncio.create_task(self._maintenance.run())]
+        host, _ = split_address(self._config.listen)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def stop(self) -> None:
+        """Drains: no new streams, the open ones are told and given a moment, calls under way are finished."""
+        await self._server.begin_drain()
+        try:
+            async with asyncio.timeout(self._config.drain_timeout):
+                await self._claims.drain()
+        except TimeoutError:
+            log.warning("some streams did not end within %g s", self._config.drain_timeout)
+        await self._server.stop(self._config.drain_timeout)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._store.close()
+
+    async def broken(self) -> None:
+        """Returns when this server can go on no longer: its store or one of its own tasks has failed."""
+        failed = asyncio.create_task(self._store.failed.wait())
+        try:
+            await asyncio.wait([failed, *self._background], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failed.cancel()
+
+
+def open_store(url: str) -> SqliteStore:
+    """The store a URL names, not opened yet."""
+    parts = urlsplit(url)
+    match parts.scheme:
+        case "memory" if not parts.netloc and parts.path in ("", "/"):
+            return SqliteStore(None)
+        case "sqlite" if not parts.netloc and len(parts.path) > 1:
+            # sqlite:///jobs.db is a file of this folder, sqlite:////data/jobs.db one of the root: as SQLAlchemy has it.
+            return SqliteStore(parts.path[1:])
+        case "redis" | "rediss" | "redis+sentinel" | "redis+cluster" | "auto":
+            raise ConfigError(f"--store: {parts.scheme} is not built yet; there are sqlite:///FILE and memory://")
+    # Not the URL itself: it may carry a password.
+    raise ConfigError("--store: expected sqlite:///FILE (four slashes for an absolute path) or memory://")

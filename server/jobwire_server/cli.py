@@ -1,0 +1,190 @@
+"""The `jobwire` command: `serve`, and `health` for those who watch over it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigError
+
+if TYPE_CHECKING:
+    from jobwire_server.store.base import StoreInfo
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 69
+"""As in sysexits.h: a service that was needed is not there."""
+
+EXIT_INTERRUPTED = 130
+"""As a shell has it for a program that Ctrl-C ended."""
+
+_HEALTH_TIMEOUT = 3.0
+"""Seconds."""
+
+log = logging.getLogger("jobwire")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "JOBWIRE"},
+    epilog="Every option can be set in the environment as well: --store of `serve` is JOBWIRE_STORE, and so on.",
+)
+@click.version_option(package_name="jobwire", message="jobwire %(version)s")
+def main() -> None:
+    """jobwire: a job server that any language can use, over gRPC."""
+
+
+@main.command()
+@click.option(
+    "--store",
+    envvar="JOBWIRE_STORE",
+    default=DEFAULT_STORE,
+    show_default=True,
+    show_envvar=True,
+    metavar="URL",
+    help="Where jobs are kept: sqlite:///FILE (four slashes for an absolute path), or memory:// to keep nothing.",
+)
+@click.option(
+    "--listen",
+    envvar="JOBWIRE_LISTEN",
+    default=DEFAULT_LISTEN,
+    show_default=True,
+    show_envvar=True,
+    metavar="HOST:PORT",
+    help="Where to serve gRPC; port 0 takes a free one.",
+)
+@click.option(
+    "--insecure",
+    envvar="JOBWIRE_INSECURE",
+    is_flag=True,
+    show_envvar=True,
+    help="Serve on an address that others can reach, although there is no TLS and no login.",
+)
+@click.option(
+    "--reflection/--no-reflection",
+    envvar="JOBWIRE_REFLECTION",
+    default=None,
+    show_envvar=True,
+    help="Let grpcurl ask for the API.  [default: on where only this machine can reach the server]",
+)
+@click.option(
+    "--drain-timeout",
+    envvar="JOBWIRE_DRAIN_TIMEOUT",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    show_envvar=True,
+    metavar="SECONDS",
+    help="What calls under way are given at the end. A second Ctrl-C gives nothing.",
+)
+@click.option(
+    "--log-level",
+    envvar="JOBWIRE_LOG_LEVEL",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    show_envvar=True,
+)
+def serve(
+    store: str, listen: str, *, insecure: bool, reflection: bool | None, drain_timeout: float, log_level: str
+) -> None:
+    """Serve jobs until SIGTERM or Ctrl-C."""
+    # Before the first gRPC object: configuring logging later can deadlock with gRPC's own threads (grpc 43421).
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    try:
+        config = Config(
+            store=store, listen=listen, insecure=insecure, reflection=reflection, drain_timeout=drain_timeout
+        )
+        sys.exit(asyncio.run(_serve(config)))
+    except ConfigError as error:
+        click.echo(f"jobwire: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+async def _serve(config: Config) -> int:
+    """Serves until SIGTERM or Ctrl-C, then drains; a second one ends it at once. Answers the exit code."""
+    from jobwire_server.app import App
+    from jobwire_server.rpc.server import CannotListen
+    from jobwire_server.store.base import CannotOpen
+
+    app = App(config)
+    try:
+        address = await app.start()
+    except (CannotOpen, CannotListen) as error:
+        click.echo(f"jobwire: {error}", err=True)
+        return EXIT_FAILED
+    click.echo(_greeting(address, await app.store.info()))
+
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    stop_asked, broken = asyncio.create_task(asked.wait()), asyncio.create_task(app.broken())
+    await asyncio.wait([stop_asked, broken], return_when=asyncio.FIRST_COMPLETED)
+    has_failed = broken.done()
+    if has_failed:
+        log.critical("stopping: %s", app.failure or "a part of the server has failed, see above")
+    else:
+        log.info("draining; the same again stops at once")
+
+    asked.clear()
+    stopping, again = asyncio.create_task(app.stop()), asyncio.create_task(asked.wait())
+    await asyncio.wait([stopping, again], return_when=asyncio.FIRST_COMPLETED)
+    for task in (stop_asked, broken, again):
+        task.cancel()
+    if not stopping.done():
+        stopping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await stopping
+        return EXIT_INTERRUPTED
+    stopping.result()
+    return EXIT_FAILED if has_failed else 0
+
+
+def _greeting(address: str, info: StoreInfo) -> str:
+    """The address alone on the first line, for programs; then what a newcomer needs next."""
+    promise = {"fsynced": "an OK means it is on the disk", "none": "gone when this process ends"}
+    return f"""\
+listening on {address}
+store        {info.url}  ({info.engine}; {promise.get(info.durability, info.durability)})
+
+Create a job, then be its worker (grpcurl: your own, or .venv/bin/grpcurl):
+  grpcurl -plaintext -d '{{"job": {{"type": "hello", "payload": {{"text": "world"}}}}}}' \\
+    {address} jobwire.v1.JobService/CreateJob
+  grpcurl -plaintext -d '{{"max_jobs": 1, "wait_timeout": "10s"}}' \\
+    {address} jobwire.v1.JobService/ClaimJob
+A worker in Python:
+  .venv/bin/python examples/python/worker.py {address}
+Stop with Ctrl-C."""
+
+
+@main.command()
+@click.option(
+    "--target",
+    envvar="JOBWIRE_TARGET",
+    default=DEFAULT_LISTEN,
+    show_default=True,
+    show_envvar=True,
+    metavar="HOST:PORT",
+)
+def health(target: str) -> None:
+    """Exit 0 when the server at TARGET serves, and 69 when it does not."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(target) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # the stubs lack it
+        try:
+            answer = check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
+        except grpc.RpcError as error:
+            click.echo(f"{target} does not answer: {error.code().name}", err=True)
+            sys.exit(EXIT_UNAVAILABLE)
+    click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+    sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else EXIT_UNAVAILABLE)

@@ -1,0 +1,59 @@
+"""The server's settings."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+
+from jobwire_server.domain.limits import Limits
+
+DEFAULT_STORE = "sqlite:///jobwire.db"
+DEFAULT_LISTEN = "127.0.0.1:7272"
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything the server can be told. `cli.py` fills it from flags and environment."""
+
+    store: str = DEFAULT_STORE
+    listen: str = DEFAULT_LISTEN
+    insecure: bool = False
+    """Serve without TLS and login on an address that others can reach."""
+    reflection: bool | None = None
+    """None = on where only this machine can reach the server."""
+    drain_timeout: float = 10.0
+    """Seconds that calls under way are given when the server stops."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        host, _ = split_address(self.listen)
+        if not self.insecure and not _is_loopback(host):
+            raise ConfigError(
+                f"--listen {self.listen}: others can reach this address, and there is no TLS or login yet;"
+                " listen on 127.0.0.1, or say --insecure if the network around it is yours"
+            )
+
+    @property
+    def serves_reflection(self) -> bool:
+        return _is_loopback(split_address(self.listen)[0]) if self.reflection is None else self.reflection
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` in its parts; an IPv6 host stands in brackets."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"--listen {address}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""The gRPC face of the services: servicers, conversion, status codes and interceptors."""

@@ -1,0 +1,114 @@
+"""`jobwire.v1.AdminService`: what this server is; the statistics are not built yet."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from importlib.metadata import PackageNotFoundError, version
+from typing import ClassVar, Final, Protocol
+
+from jobwire.v1 import admin_service_pb2
+from jobwire_server.domain.limits import MIB, Limits
+from jobwire_server.rpc.answers import set_duration, set_time
+from jobwire_server.rpc.interceptors import Context
+from jobwire_server.store.base import StoreInfo, StoreUnavailable
+
+MAX_JOB_BYTES: Final = 2 * MIB
+"""What the limits of a job's parts add up to at most."""
+
+_KINDS: Final = {
+    "sqlite": admin_service_pb2.STORE_KIND_SQLITE,
+    "memory": admin_service_pb2.STORE_KIND_MEMORY,
+    "redis": admin_service_pb2.STORE_KIND_REDIS,
+}
+_DURABILITIES: Final = {
+    "none": admin_service_pb2.DURABILITY_VOLATILE,
+    "everysec": admin_service_pb2.DURABILITY_EVERYSEC,
+    "fsynced": admin_service_pb2.DURABILITY_SYNCED,
+    "replicated": admin_service_pb2.DURABILITY_REPLICATED,
+}
+
+
+class StoreFacts(Protocol):
+    """The part of a store that can be asked about the store itself."""
+
+    async def ping(self) -> None: ...
+
+    async def info(self) -> StoreInfo: ...
+
+
+class AdminServicer:
+    """One coroutine an RPC; what is missing is not built."""
+
+    SERVICE: ClassVar[str] = "jobwire.v1.AdminService"
+
+    def __init__(self, store: StoreFacts, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._instance_id = str(uuid.uuid4())
+        self._start_time = _now()
+        self._last: StoreInfo | None = None
+
+    async def get_server_info(
+        self, _: admin_service_pb2.GetServerInfoRequest, __: Context
+    ) -> admin_service_pb2.GetServerInfoResponse:
+        """Answers without the store, too: with what was known of it, and `connected` false."""
+        answer = admin_service_pb2.GetServerInfoResponse(
+            version=_version(), instance_id=self._instance_id, limits=_limits_message(self._limits)
+        )
+        set_time(answer.start_time, self._start_time)
+        try:
+            begin = time.perf_counter_ns()
+            await self._store.ping()
+            round_trip = (time.perf_counter_ns() - begin) // 1000
+            self._last = info = await self._store.info()
+        except StoreUnavailable:
+            set_time(answer.server_time, _now())
+            if self._last is not None:
+                _describe(answer.store, self._last)
+            answer.store.connected = False
+        else:
+            set_time(answer.server_time, info.now)
+            _describe(answer.store, info)
+            answer.store.connected = True
+            set_duration(answer.store.round_trip, round_trip)
+        return answer
+
+
+def _describe(message: admin_service_pb2.StoreInfo, info: StoreInfo) -> None:
+    engine, _, engine_version = info.engine.partition(" ")
+    message.kind = _KINDS.get(info.kind, admin_service_pb2.STORE_KIND_UNSPECIFIED)
+    message.engine = engine.lower()
+    message.engine_version = engine_version
+    message.url = info.url
+    message.durability = _DURABILITIES.get(info.durability, admin_service_pb2.DURABILITY_UNSPECIFIED)
+
+
+def _limits_message(limits: Limits) -> admin_service_pb2.ServerLimits:
+    return admin_service_pb2.ServerLimits(
+        max_receive_bytes=limits.receive,
+        max_send_bytes=limits.send,
+        max_job_bytes=MAX_JOB_BYTES,
+        max_payload_bytes=limits.payload,
+        max_result_bytes=limits.payload,
+        max_http_bytes=limits.headers,
+        max_error_bytes=limits.error_text,
+        max_labels=limits.labels,
+        max_label_bytes=limits.label_size,
+        max_batch_items=limits.batch,
+        max_page_size=limits.batch,
+        max_in_flight=limits.max_in_flight,
+        max_streams_per_principal=limits.streams_per_principal,
+        max_concurrent_calls=limits.calls_in_flight,
+    )
+
+
+def _version() -> str:
+    try:
+        return version("jobwire")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,286 @@
+"""What the domain says, as messages. The other way is `convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobwire.v1 import job_pb2, job_service_pb2, worker_service_pb2
+from jobwire_server.domain.guard import Outcome
+from jobwire_server.domain.job import (
+    HISTORY_LENGTH,
+    SECOND,
+    Attempt,
+    AttemptOutcome,
+    Job,
+    JobError,
+    JobState,
+    NewJob,
+    RetryPolicy,
+)
+from jobwire_server.service.claim_events import Assigned, Assignment, Cancel, Draining, Event, KeepAlive, Lost
+from jobwire_server.service.claim_stream import ClaimStream
+from jobwire_server.service.jobs import Recovered
+from jobwire_server.store.base import Renewed
+
+STATES: Final = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
+OUTCOMES: Final = {
+    outcome: job_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.name}") for outcome in AttemptOutcome
+}
+
+
+def job_message(job: Job) -> job_pb2.Job:
+    """A whole job for the wire."""
+    message = job_pb2.Job()
+    write_job(message, job)
+    return message
+
+
+def write_job(message: job_pb2.Job, job: Job, *, bodies: bool = True, history: bool = True) -> None:
+    """Writes a job into an empty message, in its place within an answer: setting it afterwards would copy it.
+
+    Without `bodies` it lacks payload, http, labels and result; without `history` attempts, error and progress.
+    """
+    _write_request(message, job, bodies=bodies)
+    message.state = STATES[job.state]
+    message.version = job.version
+    message.etag = job.etag
+    # Hot: assigning a default costs as much as assigning a value.
+    if job.attempt:
+        message.attempt = job.attempt
+        message.fence = job.fence
+        message.retry_count = job.retry_count
+        message.interruption_count = job.interruption_count
+    elif job.fence:
+        message.fence = job.fence
+    if job.cancel_requested:
+        message.cancel_requested = True
+        message.cancel_reason = job.cancel_reason
+    set_time(message.create_time, job.create_time)
+    set_time(message.update_time, job.update_time)
+    if job.queue_time is not None:
+        set_time(message.queue_time, job.queue_time)
+    if job.start_time is not None:
+        set_time(message.start_time, job.start_time)
+    if job.finish_time is not None:
+        set_time(message.finish_time, job.finish_time)
+    if job.purge_time is not None:
+        set_time(message.purge_time, job.purge_time)
+    if job.state is JobState.IN_PROGRESS:
+        lease = message.lease
+        lease.worker_id = job.worker_id
+        # The score of a running job is its deadline: the lease's end, or the sooner of what cuts it short.
+        set_time(lease.expire_time, job.score)
+        lease.acknowledged = job.acknowledged
+    if bodies and job.result is not None:
+        message.result.MergeFromString(job.result)
+        message.result.SetInParent()  # an empty payload is a result, too
+    if history:
+        _write_history(message, job)
+
+
+def write_preview(message: job_pb2.Job, new: NewJob, now: int, *, bodies: bool = True) -> None:
+    """A job as it would be stored now: without what only the store knows, such as its version."""
+    _write_request(message, new, bodies=bodies)
+    is_due = new.schedule_time is None or new.schedule_time <= now
+    message.state = STATES[JobState.QUEUED if is_due else JobState.SCHEDULED]
+    set_time(message.create_time, now)
+    set_time(message.update_time, now)
+    if is_due:
+        set_time(message.queue_time, now)
+
+
+def claim_message(stream: ClaimStream, event: Cancel | Lost | Draining | KeepAlive) -> job_service_pb2.ClaimJobResponse:
+    """Any event of a claim stream but jobs."""
+    message = job_service_pb2.ClaimJobResponse()
+    match event:
+        case Cancel(notice):
+            message.cancel.job_id = notice.job_id
+            message.cancel.fence = notice.fence
+            message.cancel.reason = notice.reason
+        case Lost(notice):
+            message.lost.job_id = notice.job_id
+            message.lost.fence = notice.fence
+        case Draining():
+            set_duration(message.drain.reconnect_after, event.reconnect_after)
+        case KeepAlive():
+            set_time(message.keepalive.server_time, event.now)
+            message.keepalive.held = event.held
+            message.keepalive.credit = event.credit
+            message.keepalive.worker_id = stream.worker_id
+            message.keepalive.session = stream.session
+    return message
+
+
+def claim_messages(stream: ClaimStream, event: Event, limit: int) -> Iterator[job_service_pb2.ClaimJobResponse]:
+    """An event as one message, or, where jobs are many, as messages of at most `limit` bytes each."""
+    if not isinstance(event, Assigned):
+        yield claim_message(stream, event)
+        return
+    message = _jobs_of(stream)
+    size = _MARGIN
+    for assignment in event.assignments:
+        one = message.jobs.assignments.add()
+        _write_assignment(one, assignment, event.now)
+        size += one.ByteSize() + _FRAME
+        if size > limit and len(message.jobs.assignments) > 1:
+            following = _jobs_of(stream)
+            following.jobs.assignments.append(one)
+            del message.jobs.assignments[-1]
+            yield message
+            message, size = following, following.ByteSize() + _MARGIN
+    yield message
+
+
+def _jobs_of(stream: ClaimStream) -> job_service_pb2.ClaimJobResponse:
+    message = job_service_pb2.ClaimJobResponse()
+    message.jobs.worker_id = stream.worker_id
+    return message
+
+
+_FRAME: Final = 6
+"""Bytes of tag and length around a message of less than 256 MiB."""
+_MARGIN: Final = 256
+"""Bytes of all that stands once in an answer."""
+
+
+def _write_assignment(message: job_service_pb2.Assignment, assignment: Assignment, now: int) -> None:
+    job = assignment.job
+    write_job(message.job, job)
+    message.token = assignment.token.hex()
+    message.fence = job.fence
+    remaining = max(job.score - now, 0)
+    set_duration(message.lease_remaining, remaining)
+    if not job.acknowledged:
+        set_duration(message.acknowledge_within, remaining)
+
+
+def got(asked: Sequence[str], jobs: Sequence[Job | None], limit: int) -> job_service_pb2.BatchGetJobsResponse:
+    """Whole jobs up to `limit` bytes; the others by name."""
+    answer = job_service_pb2.BatchGetJobsResponse()
+    size = _MARGIN + sum(len(job_id) + _FRAME for job_id in asked)
+    for job_id, job in zip(asked, jobs, strict=True):
+        if job is None:
+            answer.not_found_ids.append(job_id)
+            continue
+        if not answer.remaining_ids:
+            message = job_message(job)
+            size += message.ByteSize() + _FRAME
+            if size <= limit or not answer.jobs:
+                answer.jobs.append(message)
+                continue
+        answer.remaining_ids.append(job_id)
+    return answer
+
+
+def recovered_message(recovered: Recovered) -> job_service_pb2.RecoverStuckJobsResponse:
+    return job_service_pb2.RecoverStuckJobsResponse(
+        requeued_ids=recovered.requeued,
+        scheduled_ids=recovered.scheduled,
+        failed_ids=recovered.failed,
+        canceled_ids=recovered.canceled,
+        requeued_count=len(recovered.requeued),
+        scheduled_count=len(recovered.scheduled),
+        failed_count=len(recovered.failed),
+        canceled_count=len(recovered.canceled),
+        more=recovered.more,
+    )
+
+
+def lease_status(job_id: str, renewed: Renewed) -> worker_service_pb2.LeaseStatus:
+    message = worker_service_pb2.LeaseStatus(job_id=job_id)
+    if renewed.outcome is not Outcome.OK:
+        message.state = worker_service_pb2.LEASE_STATE_LOST
+        return message
+    set_duration(message.remaining, max(renewed.remaining, 0))
+    if renewed.cancel_requested:
+        message.state = worker_service_pb2.LEASE_STATE_CANCEL_REQUESTED
+        message.cancel_reason = renewed.cancel_reason
+    else:
+        message.state = worker_service_pb2.LEASE_STATE_OK
+    return message
+
+
+def set_time(target: Timestamp, micros: int) -> None:
+    """Half the price of `FromMicroseconds`; assigning makes the field present, 0 included."""
+    target.seconds = micros // SECOND
+    target.nanos = micros % SECOND * 1000
+
+
+def set_duration(target: Duration, micros: int) -> None:
+    """Of a duration that is not negative."""
+    target.seconds = micros // SECOND
+    target.nanos = micros % SECOND * 1000
+
+
+def _write_request(message: job_pb2.Job, job: Job | NewJob, *, bodies: bool) -> None:
+    """What was asked for, which a job has before it is stored."""
+    if bodies:
+        message.MergeFromString(job.submission)
+    message.id = job.id
+    message.queue = job.queue
+    if job.type:
+        message.type = job.type
+    if job.user_id:
+        message.user_id = job.user_id
+    message.priority = job.priority
+    message.retry_policy.CopyFrom(_retry_message(job.retry))
+    if job.execution_timeout is not None:
+        set_duration(message.execution_timeout, job.execution_timeout)
+    if job.retention is not None:
+        set_duration(message.retention, job.retention)
+    if job.schedule_time is not None:
+        set_time(message.schedule_time, job.schedule_time)
+    if job.expire_time is not None:
+        set_time(message.expire_time, job.expire_time)
+
+
+@lru_cache(maxsize=64)
+def _retry_message(policy: RetryPolicy) -> job_pb2.RetryPolicy:
+    """To be copied from: nearly all jobs share a few policies."""
+    message = job_pb2.RetryPolicy(
+        max_retries=policy.max_retries,
+        multiplier=policy.multiplier,
+        jitter=policy.jitter,
+        max_interruptions=policy.max_interruptions,
+    )
+    set_duration(message.initial_delay, policy.initial_delay)
+    set_duration(message.max_delay, policy.max_delay)
+    return message
+
+
+def _write_history(message: job_pb2.Job, job: Job) -> None:
+    if job.error is not None:
+        message.error.CopyFrom(_error_message(job.error))
+    if job.progress is not None:
+        if job.progress.fraction is not None:
+            message.progress.fraction = job.progress.fraction
+        message.progress.message = job.progress.message
+        set_time(message.progress.update_time, job.progress.update_time)
+    for attempt in job.attempts[-HISTORY_LENGTH:]:
+        message.attempts.append(_attempt_message(attempt))
+    if job.state is JobState.IN_PROGRESS and job.claim_time is not None:
+        running = message.attempts.add()
+        running.number = job.attempt
+        running.worker_id = job.worker_id
+        running.outcome = job_pb2.ATTEMPT_OUTCOME_RUNNING
+        set_time(running.start_time, job.claim_time)
+
+
+def _attempt_message(attempt: Attempt) -> job_pb2.Attempt:
+    message = job_pb2.Attempt(number=attempt.number, worker_id=attempt.worker_id, outcome=OUTCOMES[attempt.outcome])
+    set_time(message.start_time, attempt.start_time)
+    set_time(message.end_time, attempt.end_time)
+    if attempt.error is not None:
+        message.error.CopyFrom(_error_message(attempt.error))
+    return message
+
+
+def _error_message(error: JobError) -> job_pb2.JobError:
+    return job_pb2.JobError(
+        code=error.code, message=error.message, details=dict(error.details), worker_id=error.worker_id
+    )

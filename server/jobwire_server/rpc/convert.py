@@ -1,0 +1,358 @@
+"""Requests as the domain means them: checked, measured, defaults filled in. The other way is `answers`.
+
+The one place that knows which field of a request becomes what. Every refusal is a JobwireError that names its field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from jobwire.v1 import job_pb2, job_service_pb2, worker_pb2, worker_service_pb2
+from jobwire_server.domain.change import Change, Complete, Edit, Fail, Release, Report
+from jobwire_server.domain.errors import JobwireError, Reason, invalid
+from jobwire_server.domain.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, SECOND, JobError, NewJob, RetryPolicy
+from jobwire_server.domain.limits import Limits
+from jobwire_server.domain.move import JobChanges
+from jobwire_server.domain.policy import Recovery
+from jobwire_server.domain.queue import MAX_PRIORITY, MIN_PRIORITY
+from jobwire_server.rpc import validate
+from jobwire_server.rpc.ids import JobIds, worker_id
+from jobwire_server.service.claim_events import ClaimSpec
+from jobwire_server.service.jobs import RecoverRequest
+from jobwire_server.store.base import Renewal, WorkerInfo
+
+_DEFAULT_RETRY: Final = RetryPolicy()
+DEFAULT_LEASE: Final = 30 * SECOND
+DEFAULT_DELIVERY_TIMEOUT: Final = 10 * SECOND
+DEFAULT_GRACE: Final = 30 * SECOND
+
+EDITABLE: Final = (
+    "priority",
+    "schedule_time",
+    "labels",
+    "retry_policy",
+    "expire_time",
+    "retention",
+    "payload",
+)
+SUBMITTED: Final = frozenset({*EDITABLE, "id", "queue", "type", "user_id", "http", "webhook", "execution_timeout"})
+"""Fields of Job that a create may set; all others are output only."""
+
+
+class Reader:
+    """Reads requests. `now` tells the microseconds since 1970: what a create's times are compared with."""
+
+    def __init__(self, limits: Limits, *, now: Callable[[], int]) -> None:
+        self.limits = limits
+        self.now = now
+        self._ids = JobIds()
+
+    def new_job(self, request: job_service_pb2.CreateJobRequest, *, principal: str = "") -> NewJob:
+        limits, job = self.limits, request.job
+        for field, _ in job.ListFields():
+            if field.name not in SUBMITTED:
+                raise invalid(f"job.{field.name}", "is output only: the server sets it")
+        _refuse_webhook("job", job)
+        # Of the request as it came: what this server does not know yet belongs to it, but is not stored.
+        digest = hashlib.sha256(job.SerializeToString(deterministic=True)).digest()
+        job.DiscardUnknownFields()  # they would count against no limit
+        validate.text("request_id", request.request_id, limits.text)
+        schedule_time, expire_time = self._times("job", job)
+        if expire_time is not None and expire_time <= self.now():
+            raise invalid("job.expire_time", "must lie in the future")
+        return NewJob(
+            id=validate.job_id("job.id", job.id) if job.id else self._ids.make(),
+            id_given=bool(job.id),
+            queue=validate.name("job.queue", job.queue) if job.queue else DEFAULT_QUEUE,
+            type=validate.text("job.type", job.type, limits.text),
+            user_id=validate.text("job.user_id", job.user_id, limits.text),
+            priority=_priority("job", job),
+            submission=self._submission(job),
+            digest=digest,
+            request_key=(
+                hashlib.sha256(f"{principal}\0{request.request_id}".encode()).digest() if request.request_id else None
+            ),
+            retry=self._retry("job", job),
+            execution_timeout=(
+                validate.duration("job.execution_timeout", job.execution_timeout, 1, limits.max_delay)
+                if job.HasField("execution_timeout")
+                else None
+            ),
+            retention=self._retention("job", job),
+            schedule_time=schedule_time,
+            expire_time=expire_time,
+        )
+
+    def change(self, request: job_service_pb2.UpdateJobRequest) -> Change:
+        job_id = validate.job_id("job_id", request.job_id)
+        limits = self.limits
+        match request.WhichOneof("change"):
+            case "complete":
+                token = validate.token("token", request.token)
+                return Complete(job_id=job_id, token=token, result=self._result(request.complete))
+            case "fail":
+                fail = request.fail
+                return Fail(
+                    job_id=job_id,
+                    token=validate.token("token", request.token),
+                    error=self._error("fail.error", fail.error),
+                    permanent=fail.permanent,
+                    retry_delay=(
+                        validate.duration("fail.retry_delay", fail.retry_delay, 0, limits.max_delay)
+                        if fail.HasField("retry_delay")
+                        else None
+                    ),
+                )
+            case "progress":
+                token = validate.token("token", request.token)
+                fraction, message = self._progress("progress", request.progress)
+                return Report(job_id=job_id, token=token, fraction=fraction, message=message)
+            case "release":
+                token = validate.token("token", request.token)
+                delay = validate.duration("release.delay", request.release.delay, 0, limits.max_delay)
+                return Release(job_id=job_id, token=token, delay=delay)
+            case "edit":
+                return self._edit(job_id, request)
+            case _:
+                raise invalid("change", "one of complete, fail, progress, release, edit is required")
+
+    def claim(self, request: job_service_pb2.ClaimJobRequest) -> ClaimSpec:
+        limits = self.limits
+        if len(request.queues) > limits.queues_per_stream:
+            raise invalid("queues", f"must hold at most {limits.queues_per_stream} names")
+        queues = tuple(dict.fromkeys(self.names("queues", request.queues))) or (DEFAULT_QUEUE,)
+        if request.HasField("delivery_timeout"):
+            delivery_timeout = validate.duration(
+                "delivery_timeout", request.delivery_timeout, 0, limits.max_delivery_timeout
+            )
+        else:
+            delivery_timeout = 0 if request.max_jobs else DEFAULT_DELIVERY_TIMEOUT
+        wait_timeout = validate.duration("wait_timeout", request.wait_timeout, 0, limits.max_delay)
+        given = request.worker
+        return ClaimSpec(
+            worker=self._worker(given, worker_id(given.host, given.pid), session=given.session, queues=queues),
+            queues=queues,
+            max_in_flight=(
+                validate.whole("max_in_flight", request.max_in_flight, 1, limits.max_in_flight)
+                if request.HasField("max_in_flight")
+                else 1
+            ),
+            lease_duration=(
+                validate.duration("lease_duration", request.lease_duration, limits.min_lease, limits.max_lease)
+                if request.HasField("lease_duration")
+                else DEFAULT_LEASE
+            ),
+            delivery_timeout=delivery_timeout,
+            max_jobs=request.max_jobs,
+            wait_timeout=wait_timeout or None,
+        )
+
+    def heartbeat(self, request: worker_service_pb2.HeartbeatRequest) -> tuple[WorkerInfo, list[Renewal]]:
+        if len(request.leases) > self.limits.batch:
+            raise invalid("leases", f"must hold at most {self.limits.batch}")
+        # Session 0 tells the store that this is a beat, not the opening of a stream.
+        worker = self._worker(request.worker, "", session=0, queues=())
+        renewals: dict[str, Renewal] = {}
+        for i, lease in enumerate(request.leases):
+            job_id = validate.job_id(f"leases[{i}].job_id", lease.job_id)
+            if job_id in renewals:
+                raise invalid(f"leases[{i}].job_id", "stands in the list twice")
+            fraction, message = self._progress(f"leases[{i}].progress", lease.progress)
+            token = validate.token(f"leases[{i}].token", lease.token)
+            renewals[job_id] = Renewal(job_id=job_id, token=token, fraction=fraction, message=message)
+        return worker, list(renewals.values())
+
+    def recover(self, request: job_service_pb2.RecoverStuckJobsRequest) -> RecoverRequest:
+        limits = self.limits
+        return RecoverRequest(
+            queues=self.names("queues", request.queues),
+            stuck_for=(
+                validate.duration("stuck_for", request.stuck_for, SECOND, limits.max_delay)
+                if request.HasField("stuck_for")
+                else None
+            ),
+            recovery=Recovery(
+                max_interruptions=(
+                    validate.whole("max_retries", request.max_retries, 0, validate.MAX_RETRIES)
+                    if request.HasField("max_retries")
+                    else None
+                ),
+                initial_delay=(
+                    validate.duration("initial_delay", request.initial_delay, 0, limits.max_delay)
+                    if request.HasField("initial_delay")
+                    else None
+                ),
+            ),
+            max_jobs=validate.whole("max_jobs", request.max_jobs, 0, limits.batch) or limits.batch,
+            validate_only=request.validate_only,
+        )
+
+    def grace(self, request: job_service_pb2.CancelJobRequest) -> int:
+        if not request.HasField("grace"):
+            return DEFAULT_GRACE
+        return validate.duration("grace", request.grace, 0, self.limits.max_delay)
+
+    def names(self, path: str, given: Sequence[str]) -> tuple[str, ...]:
+        """Names of queues or workers."""
+        if len(given) > self.limits.batch:
+            raise invalid(path, f"must hold at most {self.limits.batch} names")
+        return tuple(validate.name(f"{path}[{i}]", name) for i, name in enumerate(given))
+
+    def _submission(self, job: job_pb2.Job) -> bytes:
+        """Payload, http and labels, checked, as the fragment of a Job that is stored."""
+        fragment = job_pb2.Job()
+        if job.HasField("payload"):
+            fragment.payload.CopyFrom(validate.payload("job.payload", job.payload, self.limits))
+        if job.HasField("http"):
+            fragment.http.CopyFrom(validate.http("job.http", job.http, self.limits))
+        if job.labels:
+            fragment.labels.update(validate.labels("job.labels", job.labels, self.limits))
+        return fragment.SerializeToString(deterministic=True)
+
+    def _times(self, path: str, job: job_pb2.Job) -> tuple[int | None, int | None]:
+        """`schedule_time` and `expire_time`, of which the second must be the later."""
+        schedule_time = expire_time = None
+        if job.HasField("schedule_time"):
+            latest = self.now() + self.limits.max_delay
+            schedule_time = validate.timestamp(f"{path}.schedule_time", job.schedule_time, latest)
+        if job.HasField("expire_time"):
+            latest = self.now() + self.limits.max_retention
+            expire_time = validate.timestamp(f"{path}.expire_time", job.expire_time, latest)
+            if schedule_time is not None and expire_time <= schedule_time:
+                raise invalid(f"{path}.expire_time", "must be later than schedule_time")
+        return schedule_time, expire_time
+
+    def _retry(self, path: str, job: job_pb2.Job) -> RetryPolicy:
+        if not job.HasField("retry_policy"):
+            return _DEFAULT_RETRY
+        return validate.retry_policy(f"{path}.retry_policy", job.retry_policy, self.limits)
+
+    def _retention(self, path: str, job: job_pb2.Job) -> int | None:
+        if not job.HasField("retention"):
+            return None
+        return validate.duration(f"{path}.retention", job.retention, 0, self.limits.max_retention)
+
+    def _result(self, complete: job_service_pb2.CompleteJob) -> bytes | None:
+        if not complete.HasField("result"):
+            return None
+        result = validate.payload("complete.result", complete.result, self.limits)
+        result.DiscardUnknownFields()
+        return result.SerializeToString(deterministic=True)
+
+    def _error(self, path: str, given: job_pb2.JobError) -> JobError:
+        """Cut to size, never refused for it: a failure must not get lost. Message and details share the room; the
+        message gives way down to half of it, then the details are cut from the last key on."""
+        if given.worker_id:
+            raise invalid(f"{path}.worker_id", "is output only: the server sets it")
+        room = self.limits.error_text
+        wanted = sum(len(key.encode()) + len(value.encode()) for key, value in given.details.items())
+        message = validate.cut(given.message, max(room // 2, room - wanted))
+        room -= len(message.encode())
+        details = []
+        for key, value in sorted(given.details.items()):
+            kept_key = validate.cut(key, room)
+            room -= len(kept_key.encode())
+            kept_value = validate.cut(value, room)
+            room -= len(kept_value.encode())
+            if kept_key == validate.cut(key, len(key) * 4):
+                details.append((kept_key, kept_value))
+        return JobError(validate.cut(given.code, self.limits.text), message, tuple(details))
+
+    def _progress(self, path: str, given: job_service_pb2.ReportProgress) -> tuple[float | None, str]:
+        has_fraction = given.HasField("fraction")
+        fraction = validate.real(f"{path}.fraction", given.fraction, 0.0, 1.0) if has_fraction else None
+        return fraction, validate.text(f"{path}.message", given.message, self.limits.text)
+
+    def _worker(
+        self, given: worker_pb2.WorkerIdentity, fallback: str, *, session: int, queues: tuple[str, ...]
+    ) -> WorkerInfo:
+        limits = self.limits
+        if session < 0:
+            raise invalid("worker.session", "must not be negative")
+        if given.pid < 0:
+            raise invalid("worker.pid", "must not be negative")
+        return WorkerInfo(
+            id=validate.name("worker.id", given.id or fallback),
+            session=session,
+            host=validate.text("worker.host", given.host, limits.text),
+            pid=given.pid,
+            runtime=validate.text("worker.runtime", given.runtime, limits.text),
+            version=validate.text("worker.version", given.version, limits.text),
+            labels=validate.labels("worker.labels", given.labels, limits),
+            queues=queues,
+        )
+
+    def _edit(self, job_id: str, request: job_service_pb2.UpdateJobRequest) -> Edit:
+        job = request.edit.job
+        if request.token:
+            raise invalid("token", "is refused with an edit, which needs no lease")
+        if job.id not in ("", job_id):
+            raise invalid("edit.job.id", "is another job's than job_id")
+        names = _edited(request.edit)
+        job.DiscardUnknownFields()
+        schedule_time, expire_time = self._times("edit.job", job)
+        changes: JobChanges = {}
+        if "priority" in names:
+            changes["priority"] = _priority("edit.job", job)
+        if "schedule_time" in names:
+            changes["schedule_time"] = schedule_time
+        if "expire_time" in names:
+            changes["expire_time"] = expire_time
+        if "retry_policy" in names:
+            changes["retry"] = self._retry("edit.job", job)
+        if "retention" in names:
+            changes["retention"] = self._retention("edit.job", job)
+        if job.HasField("payload"):
+            validate.payload("edit.job.payload", job.payload, self.limits)
+        validate.labels("edit.job.labels", job.labels, self.limits)
+        inside = names & {"labels", "payload"}
+        return Edit(
+            job_id=job_id,
+            changes=changes,
+            rewrite=(lambda stored: _rewritten(stored, job, inside)) if inside else None,
+            payload="payload" in names,
+            etag=validate.etag("edit.etag", request.edit.etag),
+        )
+
+
+def _edited(edit: job_service_pb2.EditJob) -> frozenset[str]:
+    """The fields to write. Whatever is set must be meant: nothing that was sent is passed over in silence."""
+    _refuse_webhook("edit.job", edit.job)
+    given = {field.name for field, _ in edit.job.ListFields()} - {"id"}
+    for name in sorted(given.difference(EDITABLE)):
+        raise invalid(f"edit.job.{name}", "cannot be edited")
+    masked = frozenset(edit.update_mask.paths)
+    if not masked.issubset(EDITABLE):
+        raise invalid("edit.update_mask", f"may name {', '.join(EDITABLE)}, each as a whole, and nothing else")
+    if not masked and not given:
+        raise invalid("edit.update_mask", "there is nothing to change: it is empty, and so is job")
+    for name in sorted(given - masked if masked else ()):
+        raise invalid(f"edit.job.{name}", "is set, but not named in update_mask")
+    return masked or frozenset(given)
+
+
+def _rewritten(stored: bytes, job: job_pb2.Job, names: frozenset[str]) -> bytes:
+    """A stored submission with the payload or the labels of `job` in place of its own."""
+    fragment = job_pb2.Job.FromString(stored)
+    if "labels" in names:
+        fragment.labels.clear()
+        fragment.labels.update(job.labels)
+    if "payload" in names:
+        fragment.ClearField("payload")
+        if job.HasField("payload"):
+            fragment.payload.CopyFrom(job.payload)
+    return fragment.SerializeToString(deterministic=True)
+
+
+def _priority(path: str, job: job_pb2.Job) -> int:
+    if not job.HasField("priority"):
+        return DEFAULT_PRIORITY
+    return validate.whole(f"{path}.priority", job.priority, MIN_PRIORITY, MAX_PRIORITY)
+
+
+def _refuse_webhook(path: str, job: job_pb2.Job) -> None:
+    if job.HasField("webhook"):
+        field = f"{path}.webhook"
+        raise JobwireError(Reason.NOT_BUILT, f"{field}: this server cannot call back yet", field=field)

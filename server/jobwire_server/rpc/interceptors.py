@@ -1,0 +1,165 @@
+"""What surrounds every call of ours: parsing, the limit of calls in flight, errors as statuses, a line in the log.
+
+It wraps a method when that is registered instead of standing in grpc's chain of interceptors: a call pays for it once,
+and health and reflection never pass it. Both sides of it are bytes, so that a message that cannot be parsed or an
+answer that cannot be written is answered by us; grpc would log a traceback and tell the client UNKNOWN with its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from grpc import StatusCode, aio
+
+from jobwire_server.domain.errors import JobwireError, Reason
+from jobwire_server.rpc.status import Refusal, refusal
+
+if TYPE_CHECKING:
+    # Generic in the stubs alone.
+    Context: TypeAlias = aio.ServicerContext[bytes, bytes]
+else:
+    Context = aio.ServicerContext
+
+Request = TypeVar("Request", bound=Message)
+
+CALL_RETRY: Final = 100_000
+"""Microseconds after which a call that met a full server may find room."""
+
+_LEVELS: Final = {
+    StatusCode.INTERNAL: logging.ERROR,
+    StatusCode.UNAVAILABLE: logging.WARNING,
+    StatusCode.RESOURCE_EXHAUSTED: logging.WARNING,
+}
+"""All others are the caller's affair: INFO."""
+
+log = logging.getLogger("jobwire.rpc")
+
+
+class PeerGone(Exception):
+    """A message could not be written: nobody is there to be told anything."""
+
+
+class Gate:
+    """Wraps the methods of one server and knows what is under way in them."""
+
+    def __init__(self, *, calls_in_flight: int) -> None:
+        self._limit = calls_in_flight
+        self._calls = 0
+        self._open = 0
+        self._closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def unary(
+        self,
+        method: str,
+        request_class: type[Request],
+        behavior: Callable[[Request, Context], Awaitable[Message]],
+    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        """A method that answers once."""
+
+        async def call(raw: bytes, context: Context) -> bytes:
+            self._enter()
+            try:
+                self._admit()
+                self._calls += 1
+                try:
+                    return (await behavior(request_class.FromString(raw), context)).SerializeToString()
+                finally:
+                    self._calls -= 1
+            except (asyncio.CancelledError, aio.AbortError):
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status and no text of it
+                told = _told(error, method, context)
+            finally:
+                self._leave()
+            return await context.abort(told.code, told.message, told.trailers())
+
+        return call
+
+    def stream(
+        self,
+        method: str,
+        request_class: type[Request],
+        behavior: Callable[[Request, Context], Awaitable[None]],
+    ) -> Callable[[bytes, Context], Awaitable[None]]:
+        """A method that writes to its context as often as it likes. The services limit streams."""
+
+        async def call(raw: bytes, context: Context) -> None:
+            self._enter()
+            try:
+                await behavior(request_class.FromString(raw), context)
+                return
+            except (asyncio.CancelledError, aio.AbortError):
+                raise
+            except PeerGone:
+                return
+            except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status and no text of it
+                told = _told(error, method, context)
+            finally:
+                self._leave()
+            await context.abort(told.code, told.message, told.trailers())
+
+        return call
+
+    def close(self) -> None:
+        """From now on new unary calls are refused; those under way go on."""
+        self._closing = True
+
+    async def idle(self) -> None:
+        """Returns when nothing is under way."""
+        await self._idle.wait()
+
+    def _admit(self) -> None:
+        if self._closing:
+            raise JobwireError(Reason.SERVER_DRAINING, "this server is going away: reconnect")
+        if self._calls >= self._limit:
+            raise JobwireError(
+                Reason.TOO_MANY_CALLS,
+                f"this server works on {self._limit} calls at once, and that many are under way",
+                retry_after=CALL_RETRY,
+                metadata={"limit": str(self._limit)},
+            )
+
+    def _enter(self) -> None:
+        self._open += 1
+        self._idle.clear()
+
+    def _leave(self) -> None:
+        self._open -= 1
+        if not self._open:
+            self._idle.set()
+
+
+def unbuilt(method: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    """Stands for a method of the contract that nobody has written yet."""
+
+    async def call(_: bytes, context: Context) -> bytes:
+        missing = f"{method} is in the contract, but this version of the server does not have it yet"
+        told = _told(JobwireError(Reason.NOT_BUILT, missing), method, context)
+        return await context.abort(told.code, told.message, told.trailers())
+
+    return call
+
+
+def _told(error: Exception, method: str, context: Context) -> Refusal:
+    """What the caller is told; the log is told more of it when the fault is ours."""
+    if isinstance(error, DecodeError):
+        error = JobwireError(Reason.INVALID_MESSAGE, f"the bytes are not the message that {method} takes")
+    told = refusal(error)
+    log.log(
+        _LEVELS.get(told.code, logging.INFO),
+        "%s from %s: %s %s: %s",
+        method,
+        context.peer(),
+        told.code.name,
+        told.reason.value,
+        # Ids and names in it came from a caller: no line breaks, no terminal codes.
+        told.message.encode("unicode_escape").decode("ascii"),
+        exc_info=error if told.reason is Reason.INTERNAL else None,
+    )
+    return told

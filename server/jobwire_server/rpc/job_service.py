@@ -1,0 +1,213 @@
+"""`jobwire.v1.JobService`: requests in, the services' answers out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, ClassVar
+
+from jobwire.v1 import job_service_pb2
+from jobwire_server.domain.change import Change, Edit
+from jobwire_server.domain.errors import JobwireError, job_not_found
+from jobwire_server.domain.job import NewJob
+from jobwire_server.rpc import validate
+from jobwire_server.rpc.answers import claim_messages, got, job_message, recovered_message, write_job, write_preview
+from jobwire_server.rpc.convert import Reader
+from jobwire_server.rpc.interceptors import Context, PeerGone
+from jobwire_server.rpc.status import refusal
+from jobwire_server.service.claims import ClaimService
+from jobwire_server.service.jobs import JobService, Updated
+from jobwire_server.store.base import Created, CreateOutcome
+
+
+class JobServicer:
+    """One coroutine an RPC; what is missing is not built."""
+
+    SERVICE: ClassVar[str] = "jobwire.v1.JobService"
+
+    def __init__(self, jobs: JobService, claims: ClaimService, reader: Reader) -> None:
+        self._jobs = jobs
+        self._claims = claims
+        self._reader = reader
+        self._limits = reader.limits
+
+    async def create_job(
+        self, request: job_service_pb2.CreateJobRequest, _: Context
+    ) -> job_service_pb2.CreateJobResponse:
+        new = self._reader.new_job(request)
+        answer = job_service_pb2.CreateJobResponse()
+        if request.validate_only:
+            write_preview(answer.job, new, self._reader.now())
+            return answer
+        [created] = await self._jobs.create([new])
+        if isinstance(created, JobwireError):
+            raise created
+        _write_created(answer, created, bodies=True)
+        return answer
+
+    async def batch_create_jobs(
+        self, request: job_service_pb2.BatchCreateJobsRequest, _: Context
+    ) -> job_service_pb2.BatchCreateJobsResponse:
+        validate.items("requests", request.requests, self._limits.batch)
+        answer = job_service_pb2.BatchCreateJobsResponse()
+        new_jobs: dict[int, NewJob] = {}
+        for i, item in enumerate(request.requests):
+            result = answer.results.add()
+            try:
+                new = self._reader.new_job(item)
+            except JobwireError as error:
+                result.error.CopyFrom(refusal(error).item())
+                continue
+            if item.validate_only:
+                write_preview(result.response.job, new, self._reader.now(), bodies=False)
+            else:
+                new_jobs[i] = new
+        made = await self._jobs.create(list(new_jobs.values())) if new_jobs else []
+        for i, created in zip(new_jobs, made, strict=True):
+            if isinstance(created, JobwireError):
+                answer.results[i].error.CopyFrom(refusal(created).item())
+            else:
+                _write_created(answer.results[i].response, created, bodies=False)
+        _fit(answer, self._limits.send)
+        return answer
+
+    async def get_job(self, request: job_service_pb2.GetJobRequest, _: Context) -> job_service_pb2.GetJobResponse:
+        job_id = validate.job_id("job_id", request.job_id)
+        [job] = await self._jobs.get([job_id])
+        if job is None:
+            raise job_not_found(job_id)
+        return job_service_pb2.GetJobResponse(job=job_message(job))
+
+    async def batch_get_jobs(
+        self, request: job_service_pb2.BatchGetJobsRequest, _: Context
+    ) -> job_service_pb2.BatchGetJobsResponse:
+        validate.items("job_ids", request.job_ids, self._limits.batch)
+        checked = (validate.job_id(f"job_ids[{i}]", job_id) for i, job_id in enumerate(request.job_ids))
+        job_ids = list(dict.fromkeys(checked))
+        return got(job_ids, await self._jobs.get(job_ids), self._limits.send)
+
+    async def update_job(
+        self, request: job_service_pb2.UpdateJobRequest, _: Context
+    ) -> job_service_pb2.UpdateJobResponse:
+        change = self._reader.change(request)
+        [updated] = await self._jobs.update([change])
+        if isinstance(updated, JobwireError):
+            raise updated
+        answer = job_service_pb2.UpdateJobResponse()
+        _write_updated(answer, change, updated, whole=isinstance(change, Edit))
+        return answer
+
+    async def batch_update_jobs(
+        self, request: job_service_pb2.BatchUpdateJobsRequest, _: Context
+    ) -> job_service_pb2.BatchUpdateJobsResponse:
+        validate.items("requests", request.requests, self._limits.batch)
+        answer = job_service_pb2.BatchUpdateJobsResponse()
+        changes: dict[int, Change] = {}
+        for i, item in enumerate(request.requests):
+            result = answer.results.add()
+            try:
+                changes[i] = self._reader.change(item)
+            except JobwireError as error:
+                result.error.CopyFrom(refusal(error).item())
+        made = await self._jobs.update(list(changes.values())) if changes else []
+        for (i, change), updated in zip(changes.items(), made, strict=True):
+            if isinstance(updated, JobwireError):
+                answer.results[i].error.CopyFrom(refusal(updated).item())
+            else:
+                _write_updated(answer.results[i].response, change, updated, whole=False)
+        _fit(answer, self._limits.send)
+        return answer
+
+    async def claim_job(self, request: job_service_pb2.ClaimJobRequest, context: Context) -> None:
+        stream = await self._claims.open(self._reader.claim(request))
+        # Only an end that the service itself names leaves deliveries their deadline. Any other way out means that what
+        # was handed over may never arrive: `context.cancelled()` does not tell reliably.
+        peer_gone = True
+        try:
+            await _write(context.send_initial_metadata(()))
+            while True:
+                try:
+                    event = await stream.next()
+                except JobwireError:
+                    peer_gone = False
+                    raise
+                if event is None:
+                    peer_gone = False
+                    return
+                for message in claim_messages(stream, event, self._limits.send):
+                    await _write(context.write(message.SerializeToString()))
+        finally:
+            await _to_its_end(stream.close(peer_gone=peer_gone))
+
+    async def recover_stuck_jobs(
+        self, request: job_service_pb2.RecoverStuckJobsRequest, _: Context
+    ) -> job_service_pb2.RecoverStuckJobsResponse:
+        return recovered_message(await self._jobs.recover(self._reader.recover(request)))
+
+    async def cancel_job(
+        self, request: job_service_pb2.CancelJobRequest, _: Context
+    ) -> job_service_pb2.CancelJobResponse:
+        job = await self._jobs.cancel(
+            validate.job_id("job_id", request.job_id),
+            reason=validate.text("reason", request.reason, self._limits.text),
+            grace=self._reader.grace(request),
+            etag=validate.etag("etag", request.etag),
+        )
+        return job_service_pb2.CancelJobResponse(job=job_message(job))
+
+    async def retry_job(self, request: job_service_pb2.RetryJobRequest, _: Context) -> job_service_pb2.RetryJobResponse:
+        job = await self._jobs.replay(
+            validate.job_id("job_id", request.job_id), etag=validate.etag("etag", request.etag)
+        )
+        return job_service_pb2.RetryJobResponse(job=job_message(job))
+
+
+def _write_created(answer: job_service_pb2.CreateJobResponse, created: Created, *, bodies: bool) -> None:
+    answer.created = created.outcome is CreateOutcome.CREATED
+    answer.queue_position = created.queue_position
+    if created.job is None:
+        answer.job.id = created.job_id
+    else:
+        write_job(answer.job, created.job, bodies=bodies)
+
+
+def _write_updated(answer: job_service_pb2.UpdateJobResponse, change: Change, updated: Updated, *, whole: bool) -> None:
+    answer.already_applied = updated.already_applied
+    if updated.job is None:
+        answer.job.id = change.job_id
+    else:
+        write_job(answer.job, updated.job, bodies=whole, history=whole)
+
+
+def _fit(answer: job_service_pb2.BatchCreateJobsResponse | job_service_pb2.BatchUpdateJobsResponse, limit: int) -> None:
+    """Takes what may be long out of the jobs of an answer that would pass `limit`; what is left of each job is far
+    below its share of it."""
+    if answer.ByteSize() <= limit:
+        return
+    for result in answer.results:
+        if result.HasField("response"):
+            for field in ("attempts", "error", "progress", "cancel_reason", "type", "user_id"):
+                result.response.job.ClearField(field)
+
+
+async def _write(writing: Coroutine[Any, Any, None]) -> None:
+    try:
+        await writing
+    except Exception as error:
+        raise PeerGone from error
+
+
+async def _to_its_end(closing: Coroutine[Any, Any, None]) -> None:
+    """Awaits to the end although we are cancelled, and only then lets the cancellation go on."""
+    task = asyncio.ensure_future(closing)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

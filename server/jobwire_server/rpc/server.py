@@ -1,0 +1,142 @@
+"""The gRPC server: every method of the contract, health, reflection, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Final, Protocol
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from jobwire.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2, worker_service_pb2
+from jobwire_server.domain.limits import Limits
+from jobwire_server.rpc.interceptors import Gate, unbuilt
+
+SERVICES: Final[dict[str, ServiceDescriptor]] = {
+    service.full_name: service
+    for module in (job_service_pb2, worker_service_pb2, queue_service_pb2, admin_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+}
+"""The contract, by full name of the service."""
+
+_LAST_WORDS: Final = 0.5
+"""Seconds for answers that are written but not sent, when everything of ours has ended. Health watches, which never
+end by themselves, are cut off then."""
+
+
+class CannotListen(Exception):
+    """The address is taken, or not one of this machine."""
+
+
+class Servicer(Protocol):
+    """What serves one service. It has a coroutine for each RPC that is built, named like it in snake_case:
+    `async def get_job(self, request, context) -> response`, or, for a stream,
+    `async def claim_job(self, request, context) -> None` with bytes to `context.write`. What it lacks is not built."""
+
+    SERVICE: ClassVar[str]
+    """Full name, such as `jobwire.v1.JobService`."""
+
+
+class Server:
+    """One listening server: `start`, `begin_drain` when the services begin to drain, `stop` when they have."""
+
+    def __init__(self, servicers: Iterable[Servicer], *, limits: Limits, reflection: bool = True) -> None:
+        self._servicers = {servicer.SERVICE: servicer for servicer in servicers}
+        self._limits = limits
+        self._reflection = reflection
+        self._gate = Gate(calls_in_flight=limits.calls_in_flight)
+        self._health = health.aio.HealthServicer()
+        self._server: aio.Server | None = None
+
+    async def start(self, address: str) -> int:
+        """Listens on `host:port` and answers the port, which is a free one when 0 was asked for."""
+        server = aio.server(options=_options(self._limits))
+        server.add_generic_rpc_handlers(list(_handlers(self._gate, self._servicers)))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        for name in SERVICES:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if self._reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise CannotListen(
+                f"cannot listen on {address}: another process does, or it is no address of ours"
+            ) from error
+        await server.start()
+        self._server = server
+        return port
+
+    async def begin_drain(self) -> None:
+        """Tells balancers to look elsewhere (NOT_SERVING). Calls go on: workers settle and beat until the end."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Refuses new calls, waits up to `grace` seconds for those under way, then closes every connection.
+
+        Streams must have been ended by their services before: grpc's own grace only waits for them.
+        """
+        if self._server is None:
+            return
+        await self.begin_drain()
+        self._gate.close()
+        try:
+            async with asyncio.timeout(grace):
+                await self._gate.idle()
+        except TimeoutError:
+            pass  # what is still under way has had its time
+        await self._server.stop(min(grace, _LAST_WORDS))
+
+
+def snake_case(name: str) -> str:
+    """`CreateJob` → `create_job`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def _handlers(gate: Gate, servicers: dict[str, Servicer]) -> Iterator[grpc.GenericRpcHandler]:
+    for service in SERVICES.values():
+        servicer = servicers.get(service.full_name)
+        methods = {method.name: _handler(gate, servicer, method) for method in service.methods}
+        yield grpc.method_handlers_generic_handler(service.full_name, methods)
+
+
+def _handler(gate: Gate, servicer: Servicer | None, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+    # No (de)serializers: bytes in, bytes out, the gate does both.
+    behavior = getattr(servicer, snake_case(method.name), None)
+    request_class = GetMessageClass(method.input_type)
+    if method.server_streaming:
+        if behavior is None:
+            return grpc.unary_stream_rpc_method_handler(unbuilt(method.name))
+        return grpc.unary_stream_rpc_method_handler(gate.stream(method.name, request_class, behavior))
+    if behavior is None:
+        return grpc.unary_unary_rpc_method_handler(unbuilt(method.name))
+    return grpc.unary_unary_rpc_method_handler(gate.unary(method.name, request_class, behavior))
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        # A second server on the port must fail, not share it in silence.
+        ("grpc.so_reuseport", 0),
+        # Dead peers are found within 30 s; the default is two hours.
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # Connections are renewed now and then, so that balancers spread them over new servers.
+        ("grpc.max_connection_age_ms", 30 * 60_000),
+        ("grpc.max_connection_age_grace_ms", 5 * 60_000),
+        ("grpc.max_concurrent_streams", 1000),
+        ("grpc.max_allowed_incoming_connections", 10_000),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_receive_message_length", limits.receive),
+        # Answers are split or cut before; this one is for the answer that was forgotten.
+        ("grpc.max_send_message_length", limits.send + 1024 * 1024),
+    ]

@@ -1,0 +1,1 @@
+"""What the server does: coalescing, claims, settlements and maintenance, over any store and any wire."""

@@ -1,0 +1,369 @@
+"""One worker's claim stream, and the line it stands in while a queue has nothing for it.
+
+A stream pulls: it claims only when its handler asks for the next event, so a worker that reads slowly is given no more.
+While it finds a queue empty it stands in that queue's line; a hint wakes as many streams as there are jobs, first come
+first served, and each answer of the store passes the bell on while jobs remain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from jobwire_server.domain.change import token_digest
+from jobwire_server.domain.errors import JobwireError, Reason
+from jobwire_server.domain.job import MINUTE
+from jobwire_server.service.claim_events import (
+    Assigned,
+    Assignment,
+    Cancel,
+    ClaimSpec,
+    Draining,
+    Event,
+    KeepAlive,
+    Lost,
+)
+from jobwire_server.service.coalescer import Coalescer
+from jobwire_server.service.deliveries import Deliveries
+from jobwire_server.store.base import (
+    Claimed,
+    ClaimOutcome,
+    ClaimRequest,
+    Store,
+    StoreFull,
+    StoreUnavailable,
+    WorkerInfo,
+)
+
+KEEPALIVE: Final = 12.0
+"""Seconds without another event after which a stream hears from us; the contract says at most 15."""
+ASSIGNED_AT_ONCE: Final = 100
+"""Jobs in one claim of one stream, so that the others in line get their share."""
+REQUESTS_AT_ONCE: Final = 50
+"""Streams served by one store call."""
+ACKNOWLEDGE_MOMENT: Final = 1.0
+"""Seconds a draining stream stays for the acknowledgments of what it has just delivered."""
+RECONNECT_AFTER: Final = 1_000_000
+"""What a drained worker is told to wait, in microseconds, before it looks for another server."""
+
+log = logging.getLogger("jobwire.claims")
+
+
+class Lines:
+    """The lines of all queues that someone waits for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lines: dict[str, Line] = {}
+
+    def __getitem__(self, queue: str) -> Line:
+        line = self._lines.get(queue)
+        if line is None:
+            line = self._lines[queue] = Line(self._store, queue)
+        return line
+
+    def ring(self, queue: str, jobs: int) -> None:
+        """There may be that many jobs in a queue."""
+        if (line := self._lines.get(queue)) is not None:
+            line.ring(jobs)
+
+    def ring_all(self) -> None:
+        """One stream of each line looks whether a hint was missed; lines that nobody stands in are let go."""
+        self._lines = {queue: line for queue, line in self._lines.items() if not line.is_empty}
+        for line in self._lines.values():
+            line.ring(1)
+
+
+class Line:
+    """The streams that wait for jobs of one queue, first come first served, and the one way to claim from it."""
+
+    def __init__(self, store: Store, queue: str) -> None:
+        self._store = store
+        self._queue = queue
+        self._waiting: dict[ClaimStream, None] = {}
+        self._claims = Coalescer(self._run, batch=REQUESTS_AT_ONCE)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
+
+    def enter(self, stream: ClaimStream) -> None:
+        self._waiting.setdefault(stream)
+
+    def leave(self, stream: ClaimStream) -> None:
+        self._waiting.pop(stream, None)
+
+    def ring(self, jobs: int) -> None:
+        """Wakes streams until there is room for so many jobs; those woken leave the line."""
+        while jobs > 0 and self._waiting:
+            stream = next(iter(self._waiting))
+            del self._waiting[stream]
+            stream.ring(self._queue)
+            jobs -= max(stream.room, 1)
+
+    async def claim(self, request: ClaimRequest) -> tuple[int, Claimed]:
+        return await self._claims.submit(request)
+
+    async def _run(self, requests: Sequence[ClaimRequest]) -> list[tuple[int, Claimed]]:
+        claims = await self._store.claim(self._queue, requests)
+        self.ring(claims.remaining)
+        return [(claims.now, claimed) for claimed in claims.claimed]
+
+
+class ClaimStream:
+    """One worker's stream. Its handler calls `next` until it answers None or raises, and `close` in any case."""
+
+    def __init__(
+        self,
+        spec: ClaimSpec,
+        session: int,
+        lines: Lines,
+        deliveries: Deliveries,
+        on_closed: Callable[[ClaimStream], None],
+    ) -> None:
+        self.session = session
+        self.worker = WorkerInfo(
+            id=spec.worker.id,
+            session=session,
+            host=spec.worker.host,
+            pid=spec.worker.pid,
+            runtime=spec.worker.runtime,
+            version=spec.worker.version,
+            labels=spec.worker.labels,
+            queues=spec.queues,
+        )
+        self.closed = asyncio.Event()
+        self._spec = spec
+        self._lines = lines
+        self._deliveries = deliveries
+        self._on_closed = on_closed
+        self._held = 0
+        self._handed_out = 0
+        self._rung: dict[str, None] = dict.fromkeys(spec.queues)
+        self._notices: deque[Event] = deque()
+        self._unacknowledged = deliveries.of_stream(self._rung_by_acknowledgment)
+        self._claim: asyncio.Task[Assigned | None] | None = None
+        self._end: JobwireError | None = None
+        self._drain_told = False
+        self._is_draining = False
+        self.is_outside = False
+        """It stands in no line: it has no credit left, or must beat first. It tries again with every recheck."""
+        self._bell = asyncio.Event()
+        self._last_event = self._last_job = time.monotonic()
+
+    @property
+    def worker_id(self) -> str:
+        return self.worker.id
+
+    @property
+    def room(self) -> int:
+        """Jobs it may be given now, by what this server knows; the store has the last word."""
+        room = max(self._spec.max_in_flight - self._held, 0)
+        return min(room, self._spec.max_jobs - self._handed_out) if self._spec.max_jobs else room
+
+    async def next(self) -> Event | None:
+        """The next thing to tell the worker; None at the planned end of the stream. Raises why it ended otherwise."""
+        while True:
+            if self._end is not None:
+                raise self._end
+            if self._notices:
+                return self._told(self._notices.popleft())
+            if self._is_draining:
+                return await self._say_goodbye()
+            if self._spec.max_jobs and self._handed_out >= self._spec.max_jobs:
+                return None
+            if self._rung and self.room:
+                if (assigned := await self._claim_once()) is not None:
+                    return self._told(assigned)
+                continue
+            if (event := await self._wait()) is not None:
+                return self._told(event)
+            if self._has_waited_enough():
+                return None
+
+    async def close(self, *, peer_gone: bool) -> None:
+        """Leaves the lines. Hands back at once what is on its way, and, when the peer has gone, what it was given and
+        did not acknowledge; when the server ended the stream, deliveries keep their deadline."""
+        self._leave_lines()
+        if self._claim is not None:
+            self._claim.add_done_callback(self._hand_back_claim)
+        deliveries = self._unacknowledged.take_all()
+        if peer_gone and deliveries:
+            self._deliveries.hand_back(deliveries)
+        self._on_closed(self)
+        self.closed.set()
+
+    def ring(self, queue: str) -> None:
+        """There may be jobs in that queue."""
+        self._rung[queue] = None
+        self._bell.set()
+
+    def freed(self, leases: int) -> None:
+        """The worker holds fewer leases now."""
+        had_room = self.room > 0
+        self._held = max(self._held - leases, 0)
+        if not had_room and self.room:
+            self.look_everywhere()
+
+    def look_everywhere(self) -> None:
+        """Visits all its queues again, and lets the store say how much room there is."""
+        if self._held >= self._spec.max_in_flight:
+            self._held = self._spec.max_in_flight - 1
+        self._rung = dict.fromkeys(self._spec.queues)
+        self.is_outside = False
+        self._bell.set()
+
+    def notify(self, event: Cancel | Lost) -> None:
+        self._notices.append(event)
+        self._bell.set()
+
+    def drain(self) -> None:
+        self._is_draining = True
+        self._bell.set()
+
+    def end(self, error: JobwireError) -> None:
+        """Ends the stream from the server's side, for good."""
+        self._end = error
+        self._bell.set()
+
+    def _rung_by_acknowledgment(self) -> None:
+        if self._is_draining:
+            self._bell.set()
+
+    def _told(self, event: Event) -> Event:
+        self._last_event = time.monotonic()
+        return event
+
+    async def _claim_once(self) -> Assigned | None:
+        """Visits the first queue, in the order the worker gave, that may have jobs."""
+        queue = next(queue for queue in self._spec.queues if queue in self._rung)
+        # A task of its own: whoever awaits us may be cancelled, the store's answer must still be taken in.
+        self._claim = asyncio.create_task(self._claim_from(queue))
+        assigned = await asyncio.shield(self._claim)
+        self._claim = None
+        return assigned
+
+    async def _claim_from(self, queue: str) -> Assigned | None:
+        tokens = [os.urandom(16) for _ in range(min(self.room, ASSIGNED_AT_ONCE))]
+        by_digest = {token_digest(token): token for token in tokens}
+        line = self._lines[queue]
+        # Standing in line before the answer comes: a bell that rings meanwhile is not missed.
+        self._rung.pop(queue, None)
+        line.enter(self)
+        try:
+            now, claimed = await line.claim(
+                ClaimRequest(
+                    worker_id=self.worker.id,
+                    session=self.session,
+                    max_in_flight=self._spec.max_in_flight,
+                    tokens=list(by_digest),
+                    lease_duration=self._spec.lease_duration,
+                    delivery_timeout=self._spec.delivery_timeout,
+                )
+            )
+        except (StoreUnavailable, StoreFull) as error:
+            log.warning("worker %s waits, the store cannot claim: %s", self.worker.id, error)
+            return None
+        self._held = claimed.held
+        self._heed(claimed.outcome)
+        if not claimed.jobs:
+            return None
+        assignments = [
+            Assignment(job, by_digest[job.token], job.token) for job in claimed.jobs if job.token is not None
+        ]
+        if self._spec.delivery_timeout:
+            self._unacknowledged.add(assignments, now=now, deadline=now + self._spec.delivery_timeout)
+        self._handed_out += len(assignments)
+        self._last_job = time.monotonic()
+        if not self.room:
+            self._leave_lines()
+        elif len(assignments) == len(tokens):
+            self._rung[queue] = None
+        return Assigned(now, assignments)
+
+    def _heed(self, outcome: ClaimOutcome) -> None:
+        match outcome:
+            case ClaimOutcome.OK:
+                if not self.room:
+                    self._leave_lines()
+            case ClaimOutcome.SUPERSEDED:
+                self.end(superseded(self.worker.id))
+            case ClaimOutcome.SILENT:
+                # In a line it would only swallow the bell. It waits outside, for its worker to beat.
+                self._leave_lines()
+            case ClaimOutcome.NOT_ACKNOWLEDGING:
+                self.end(
+                    JobwireError(
+                        Reason.NOT_ACKNOWLEDGING,
+                        f"the last deliveries to worker {self.worker.id!r} all came back unacknowledged;"
+                        " answer each jobs message with one heartbeat",
+                        retry_after=MINUTE,
+                    )
+                )
+
+    def _leave_lines(self) -> None:
+        """Steps out of every line; a bell that had been rung for us rings for the next."""
+        self.is_outside = True
+        for queue in self._spec.queues:
+            line = self._lines[queue]
+            line.leave(self)
+            if queue in self._rung:
+                line.ring(1)
+        self._rung.clear()
+
+    def _hand_back_claim(self, claim: asyncio.Task[Assigned | None]) -> None:
+        """The stream had ended before this claim was answered: what it took goes back, its worker never saw it."""
+        if not claim.cancelled() and claim.exception() is None and (deliveries := self._unacknowledged.take_all()):
+            self._deliveries.hand_back(deliveries)
+        self._leave_lines()
+
+    async def _say_goodbye(self) -> Event:
+        """Drain, then a moment for acknowledgments, then the end."""
+        if not self._drain_told:
+            self._drain_told = True
+            self._leave_lines()
+            return self._told(Draining(RECONNECT_AFTER))
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_MOMENT):
+                while self._unacknowledged:
+                    self._bell.clear()
+                    await self._bell.wait()
+        except TimeoutError:
+            log.info("worker %s has not acknowledged %d jobs", self.worker.id, len(self._unacknowledged))
+        raise draining()
+
+    async def _wait(self) -> KeepAlive | None:
+        """Until something rings, or a keepalive is due, or the worker has waited long enough."""
+        due = self._last_event + KEEPALIVE
+        if self._spec.wait_timeout is not None:
+            due = min(due, self._last_job + self._spec.wait_timeout / 1e6)
+        self._bell.clear()
+        try:
+            async with asyncio.timeout(max(due - time.monotonic(), 0)):
+                await self._bell.wait()
+        except TimeoutError:
+            if time.monotonic() >= self._last_event + KEEPALIVE:
+                credit = max(self._spec.max_in_flight - self._held, 0)
+                return KeepAlive(time.time_ns() // 1000, self._held, credit)
+        return None
+
+    def _has_waited_enough(self) -> bool:
+        timeout = self._spec.wait_timeout
+        return timeout is not None and time.monotonic() >= self._last_job + timeout / 1e6
+
+
+def superseded(worker_id: str) -> JobwireError:
+    return JobwireError(
+        Reason.SUPERSEDED,
+        f"worker id in use: a newer stream of worker {worker_id!r} has opened",
+        metadata={"worker_id": worker_id},
+    )
+
+
+def draining() -> JobwireError:
+    return JobwireError(Reason.SERVER_DRAINING, "this server is shutting down", retry_after=RECONNECT_AFTER)

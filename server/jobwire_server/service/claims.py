@@ -1,0 +1,113 @@
+"""All claim streams of this server: opened, told what the store hints at, drained.
+
+Hints may get lost, so every line is also rung once in about a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from jobwire_server.domain.errors import JobwireError, Reason
+from jobwire_server.domain.limits import Limits
+from jobwire_server.service.claim_events import Cancel, ClaimSpec, Lost
+from jobwire_server.service.claim_stream import RECONNECT_AFTER, ClaimStream, Lines, draining, superseded
+from jobwire_server.service.deliveries import Deliveries
+from jobwire_server.store.base import Hints, Store
+
+RECHECK: Final = 1.0
+"""About how often, in seconds, each line is rung although no hint came."""
+
+
+class ClaimService:
+    """All claim streams of this server. `run` must be running for hints to arrive."""
+
+    def __init__(self, store: Store, *, limits: Limits, expired_seen: Callable[[], None] = lambda: None) -> None:
+        self._store = store
+        self._limits = limits
+        self._expired_seen = expired_seen
+        self._lines = Lines(store)
+        self._deliveries = Deliveries(store)
+        self.acknowledged = self._deliveries.acknowledged
+        self._streams: dict[str, set[ClaimStream]] = {}
+        self._count = 0
+        self._draining = False
+
+    async def open(self, spec: ClaimSpec) -> ClaimStream:
+        """Opens a stream and ends older ones of the same worker id; SUPERSEDED when this one is the older."""
+        if self._draining:
+            raise draining()
+        if self._count >= self._limits.streams_per_principal:
+            raise JobwireError(
+                Reason.TOO_MANY_STREAMS,
+                f"this server serves at most {self._limits.streams_per_principal} claim streams",
+                retry_after=RECONNECT_AFTER,
+                metadata={"limit": str(self._limits.streams_per_principal)},
+            )
+        session = spec.worker.session or time.time_ns() // 1000
+        stream = ClaimStream(spec, session, self._lines, self._deliveries, self._closed)
+        if not await self._store.beat(stream.worker):
+            raise superseded(spec.worker.id)
+        siblings = self._streams.setdefault(spec.worker.id, set())
+        for older in siblings:
+            if older.session < session:
+                older.end(superseded(spec.worker.id))
+        siblings.add(stream)
+        self._count += 1
+        return stream
+
+    async def run(self) -> None:
+        """Passes the store's hints on to those who wait, until cancelled."""
+        recheck = asyncio.create_task(self._recheck())
+        try:
+            async for hints in self._store.hints():
+                self._hear(hints)
+        finally:
+            recheck.cancel()
+
+    async def drain(self) -> None:
+        """Refuses new streams, tells the open ones, and returns when all have ended."""
+        self._draining = True
+        streams = [stream for siblings in self._streams.values() for stream in siblings]
+        for stream in streams:
+            stream.drain()
+        await asyncio.gather(*(stream.closed.wait() for stream in streams))
+        await self._deliveries.finish()
+
+    def _closed(self, stream: ClaimStream) -> None:
+        siblings = self._streams.get(stream.worker.id)
+        if siblings is not None and stream in siblings:
+            siblings.discard(stream)
+            self._count -= 1
+            if not siblings:
+                del self._streams[stream.worker.id]
+
+    def _hear(self, hints: Hints) -> None:
+        if hints.expired_seen:
+            self._expired_seen()
+        for queue, jobs in hints.queued.items():
+            self._lines.ring(queue, jobs)
+        for worker_id, leases in hints.freed.items():
+            for stream in self._streams.get(worker_id, ()):
+                stream.freed(leases)
+        for worker_id in hints.heard:
+            for stream in self._streams.get(worker_id, ()):
+                stream.look_everywhere()
+        for notice in hints.cancels:
+            for stream in self._streams.get(notice.worker_id, ()):
+                stream.notify(Cancel(notice))
+        for notice in hints.lost:
+            for stream in self._streams.get(notice.worker_id, ()):
+                stream.notify(Lost(notice))
+
+    async def _recheck(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK * random.uniform(0.8, 1.2))
+            self._lines.ring_all()
+            for siblings in self._streams.values():
+                for stream in siblings:
+                    if stream.is_outside:
+                        stream.look_everywhere()

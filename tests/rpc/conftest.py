@@ -1,0 +1,67 @@
+"""A real server in this process, over a port, on each store that needs no other server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from jobwire.v1 import worker_service_pb2 as worker_api
+from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
+from jobwire.v1.job_service_pb2 import Assignment
+from jobwire.v1.job_service_pb2_grpc import JobServiceStub
+from jobwire.v1.worker_pb2 import WorkerIdentity
+from jobwire.v1.worker_service_pb2_grpc import WorkerServiceStub
+from jobwire_server.app import App
+from jobwire_server.config import Config
+
+if TYPE_CHECKING:
+    from jobwire.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
+    from jobwire.v1.job_service_pb2_grpc import JobServiceAsyncStub
+    from jobwire.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
+
+
+def seconds(value: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(round(value * 1e6))
+    return duration
+
+
+class Wire:
+    """Stubs on a channel to a running server."""
+
+    def __init__(self, app: App, channel: grpc.aio.Channel) -> None:
+        self.app = app
+        self.channel = channel
+        self.jobs: JobServiceAsyncStub = JobServiceStub(channel)
+        self.workers: WorkerServiceAsyncStub = WorkerServiceStub(channel)
+        self.admin: AdminServiceAsyncStub = AdminServiceStub(channel)
+
+    async def beat(self, worker: str, assignment: Assignment) -> worker_api.LeaseState.ValueType:
+        """One heartbeat for one lease; answers its state."""
+        request = worker_api.HeartbeatRequest(
+            worker=WorkerIdentity(id=worker),
+            leases=[worker_api.LeaseBeat(job_id=assignment.job.id, token=assignment.token)],
+        )
+        [lease] = (await self.workers.Heartbeat(request)).leases
+        return lease.state
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/jobs.db"
+
+
+@pytest.fixture
+async def wire(store_url: str) -> AsyncIterator[Wire]:
+    app = App(Config(store=store_url, listen="127.0.0.1:0", drain_timeout=1))
+    address = await app.start()
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Wire(app, channel)
+    finally:
+        await app.stop()
