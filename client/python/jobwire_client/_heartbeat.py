@@ -1,0 +1,133 @@
+"""The heartbeat: a thread with its own connection, so that nothing a handler does to the event loop loses a lease."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from jobwire.v1.worker_pb2 import WorkerDirective, WorkerIdentity
+from jobwire.v1.worker_service_pb2 import HeartbeatRequest, LeaseBeat, LeaseStatus
+from jobwire.v1.worker_service_pb2_grpc import WorkerServiceStub
+from jobwire_client._backoff import Backoff
+from jobwire_client._channel import open_thread_channel
+from jobwire_client.errors import from_rpc_error
+
+LEASES_AT_ONCE: Final = 1_000
+SHORTEST_CALL: Final = 1.0
+LONGEST_CALL: Final = 5.0
+"""Seconds until a beat counts as unanswered: well below the time in which a delivery must be acknowledged."""
+IDLE: Final = 10.0
+"""Seconds between beats that renew nothing. They only ask for the operator's directive."""
+
+log = logging.getLogger("jobwire.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Beaten:
+    """What one beat found of one lease."""
+
+    token: str
+    status: LeaseStatus
+
+
+Heard = Callable[[Sequence[Beaten], WorkerDirective.ValueType], None]
+"""Called in the heartbeat's thread with the answer to each beat."""
+
+
+class Heartbeat:
+    """Beats at once for a lease that is new, and for all of them every third of the lease's length."""
+
+    def __init__(self, target: str, worker: WorkerIdentity, lease_duration: float, heard: Heard) -> None:
+        self._target = target
+        self._worker = worker
+        self._interval = lease_duration / 3
+        self._timeout = min(max(self._interval, SHORTEST_CALL), LONGEST_CALL)
+        self._heard = heard
+        self._changed = threading.Condition()
+        self._held: dict[str, str] = {}
+        self._unacknowledged: dict[str, str] = {}
+        self._is_stopping = False
+        self._next_round = 0.0
+        self._not_before = 0.0
+        """While the server cannot be reached, new leases wait as well."""
+        # A daemon: whatever becomes of the worker, its process can end.
+        self._thread = threading.Thread(target=self._beat, name="jobwire-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; waits for a beat under way."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def hold(self, leases: Sequence[tuple[str, str]]) -> None:
+        """Beats for these (token, job id) from now on, and once at once."""
+        with self._changed:
+            self._held.update(leases)
+            self._unacknowledged.update(leases)
+            self._changed.notify()
+
+    def drop(self, token: str) -> None:
+        """Beats for it no more."""
+        with self._changed:
+            self._held.pop(token, None)
+            self._unacknowledged.pop(token, None)
+
+    def _beat(self) -> None:
+        with open_thread_channel(self._target) as channel:
+            workers = WorkerServiceStub(channel)
+            backoff = Backoff(longest=self._interval)
+            latest = time.monotonic()
+            self._next_round = latest + self._interval
+            while True:
+                with self._changed:
+                    self._changed.wait_for(self._is_due, max(self._next_round - time.monotonic(), 0))
+                    if self._is_stopping:
+                        return
+                    now = time.monotonic()
+                    is_round = now >= self._next_round
+                    leases = list((self._held if is_round else self._unacknowledged).items())
+                if is_round:
+                    self._next_round = now + self._interval
+                if not leases and now < latest + IDLE:
+                    continue
+                if self._send(workers, leases):
+                    latest = now
+                    self._not_before = 0.0
+                    backoff.reset()
+                else:
+                    self._next_round = self._not_before = time.monotonic() + backoff.next()
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        return self._is_stopping or now >= self._next_round or (bool(self._unacknowledged) and now >= self._not_before)
+
+    def _send(self, workers: WorkerServiceStub, leases: Sequence[tuple[str, str]]) -> bool:
+        """False: some were not answered."""
+        for start in range(0, len(leases) or 1, LEASES_AT_ONCE):
+            some = leases[start : start + LEASES_AT_ONCE]
+            request = HeartbeatRequest(
+                worker=self._worker, leases=[LeaseBeat(job_id=job_id, token=token) for token, job_id in some]
+            )
+            try:
+                answer = workers.Heartbeat(request, timeout=self._timeout)
+            except grpc.RpcError as error:
+                log.warning("a heartbeat for %d jobs was not answered: %s", len(some), from_rpc_error(error))
+                return False
+            with self._changed:
+                for token, _ in some:
+                    self._unacknowledged.pop(token, None)
+            self._heard(
+                [Beaten(token, status) for (token, _), status in zip(some, answer.leases, strict=True)],
+                answer.directive,
+            )
+        return True

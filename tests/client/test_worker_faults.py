@@ -1,0 +1,185 @@
+"""A worker whose server or whose own process is ended while handlers run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.client.conftest import PATIENCE, Bench
+from tests.client.test_worker import outcomes, state
+from tests.server_process import ServerProcess
+
+from jobwire_client import JobContext, Settled, Worker
+from jobwire_client._settler import Settler, _Update
+from jobwire_client.errors import JobwireError
+
+PROGRAM = Path(__file__).with_name("worker_program.py")
+
+
+class WorkerProcess:
+    """`worker_program.py` as a child, told and heard line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def says(self, words: str) -> None:
+        """Returns when it has said so."""
+        assert self._process.stdout is not None
+        heard = []
+        async with asyncio.timeout(PATIENCE):
+            while line := await self._process.stdout.readline():
+                heard.append(line.decode())
+                if words in heard[-1]:
+                    return
+        raise AssertionError(f"it ended without saying {words!r}: {heard}")
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    async def exit_code(self) -> int:
+        async with asyncio.timeout(PATIENCE):
+            assert self._process.stdout is not None
+            await self._process.stdout.read()
+            return await self._process.wait()
+
+
+@asynccontextmanager
+async def worker_process(address: str, queue: str, *, grace: float) -> AsyncIterator[WorkerProcess]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(PROGRAM),
+        address,
+        queue,
+        str(grace),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield WorkerProcess(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+
+
+@pytest.mark.parametrize("end", [ServerProcess.kill, ServerProcess.terminate], ids=["killed", "redeployed"])
+async def test_a_handler_that_runs_while_the_server_is_replaced_completes_once(
+    own_bench: Bench, own_server: ServerProcess, end: Callable[[ServerProcess], object]
+) -> None:
+    settled: list[Settled] = []
+    worker = Worker(own_bench.address, on_settled=settled.append)
+    started, go_on = asyncio.Queue[int](), asyncio.Event()
+
+    @worker.handler("slow")
+    async def slow(context: JobContext) -> str:
+        started.put_nowait(context.fence)
+        await go_on.wait()
+        return "done"
+
+    async with own_bench.working(worker):
+        made = await own_bench.client.create("slow")
+        await started.get()
+        await asyncio.to_thread(end, own_server)
+        await asyncio.to_thread(own_server.start)
+        go_on.set()
+        job = await own_bench.ended(made.id)
+        later = await own_bench.client.create("slow")
+        await own_bench.ended(later.id)
+        assert started.qsize() == 1, "the worker has come back, and has run the first job once"
+    assert (state(job), outcomes(job), job.result.text) == ("COMPLETED", ["COMPLETED"], "done")
+    assert not [done for done in settled if isinstance(done.answer, JobwireError)]
+
+
+async def test_a_settlement_that_finds_no_server_is_repeated_until_there_is_one(
+    own_bench: Bench, own_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retries: asyncio.Queue[JobwireError] = asyncio.Queue()
+    put_back = Settler._put_back
+
+    def count(self: Settler, batch: Sequence[_Update], error: JobwireError) -> None:
+        retries.put_nowait(error)
+        put_back(self, batch, error)
+
+    monkeypatch.setattr(Settler, "_put_back", count)
+    worker = Worker(own_bench.address)
+    started, go_on = asyncio.Event(), asyncio.Event()
+    runs = 0
+
+    @worker.handler("slow")
+    async def slow(context: JobContext) -> str:
+        nonlocal runs
+        runs += 1
+        started.set()
+        await go_on.wait()
+        return "done"
+
+    async with own_bench.working(worker):
+        made = await own_bench.client.create("slow")
+        await started.wait()
+        await asyncio.to_thread(own_server.kill)
+        go_on.set()
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(2):
+                await retries.get()
+        await asyncio.to_thread(own_server.start)
+        job = await own_bench.ended(made.id)
+    assert (state(job), outcomes(job), job.result.text) == ("COMPLETED", ["COMPLETED"], "done")
+    assert runs == 1
+
+
+async def test_sigterm_finishes_what_it_can_releases_the_rest_and_claims_no_more(bench: Bench, queue: str) -> None:
+    async with worker_process(bench.address, queue, grace=2) as worker:
+        finishing = await bench.client.create("finishing", queue=queue)
+        await worker.says(f"started {finishing.id}")
+        endless = await bench.client.create("endless", queue=queue)
+        await worker.says(f"started {endless.id}")
+        worker.send(signal.SIGTERM)
+        await worker.says("is draining")
+        late = await bench.client.create("endless", queue=queue)
+        worker.tell("finished")
+        assert await worker.exit_code() == 0
+    jobs = [await bench.client.get(made.id) for made in (finishing, endless, late)]
+    assert [(state(job), outcomes(job)) for job in jobs] == [
+        ("COMPLETED", ["COMPLETED"]),
+        ("QUEUED", ["RELEASED"]),
+        ("QUEUED", []),
+    ]
+    assert jobs[0].result.text == "finished"
+    assert jobs[1].retry_count == jobs[1].interruption_count == 0
+
+
+async def test_a_second_signal_ends_the_process_at_once(bench: Bench, queue: str) -> None:
+    async with worker_process(bench.address, queue, grace=PATIENCE) as worker:
+        made = await bench.client.create("endless", queue=queue)
+        await worker.says(f"started {made.id}")
+        worker.send(signal.SIGTERM)
+        await worker.says("is draining")
+        worker.send(signal.SIGTERM)
+        assert await worker.exit_code() == -signal.SIGTERM
+
+
+async def test_the_jobs_of_a_killed_worker_run_again(bench: Bench, queue: str) -> None:
+    async with worker_process(bench.address, queue, grace=2) as worker:
+        made = await bench.client.create("endless", queue=queue)
+        await worker.says(f"started {made.id}")
+        await bench.job_when(made.id, lambda job: job.lease.acknowledged)
+        worker.send(signal.SIGKILL)
+        await worker.exit_code()
+    successor = Worker(bench.address, queues=[queue])
+    successor.handler("endless")(lambda context: "finished by another")
+    async with bench.working(successor):
+        job = await bench.ended(made.id)
+    assert (outcomes(job), job.interruption_count) == (["INTERRUPTED", "COMPLETED"], 1)

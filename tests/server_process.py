@@ -1,0 +1,68 @@
+"""A real server as a child process, for tests that kill it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ServerProcess:
+    """`jobwire serve` on a free port of loopback, over a store that outlives it."""
+
+    def __init__(self, store: str, log: Path, address: str = "127.0.0.1:0") -> None:
+        self._store = store
+        self._log = log
+        self._process: subprocess.Popen[str] | None = None
+        self.address = address
+
+    def start(self) -> None:
+        """Returns when it listens: the first time on a free port, then always on the same."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "jobwire_server", "serve", "--store", self._store, "--listen", self.address],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self._process.stdout is not None
+        first = self._process.stdout.readline()
+        assert first.startswith("listening on "), f"the server did not start: {first!r}\n{self._log.read_text()}"
+        self.address = first.removeprefix("listening on ").strip()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Kill -9; returns when it is dead."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """SIGTERM, as a deploy does; returns its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.poll() is None:
+            os.kill(self._process.pid, how)
+        code = self._process.wait(timeout=30)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return code
+
+
+@contextmanager
+def serving(store: str, log: Path, address: str = "127.0.0.1:0") -> Iterator[ServerProcess]:
+    """A started server; killed at the end, whatever happened."""
+    server = ServerProcess(store, log, address)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
