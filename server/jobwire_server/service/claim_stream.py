@@ -111,7 +111,16 @@ class Line:
 
     async def _run(self, requests: Sequence[ClaimRequest]) -> list[tuple[int, Claimed]]:
         claims = await self._store.claim(self._queue, requests)
-        self.ring(claims.remaining)
+        # Whoever had credit to spare and got less than it wished for has seen the end of what can be claimed, whatever
+        # remains: expired jobs that the sweep has not reached yet. Ringing on would only spin until it has.
+        has_more = not any(
+            claimed.outcome is ClaimOutcome.OK
+            and len(claimed.jobs) < len(request.tokens)
+            and claimed.held < request.max_in_flight
+            for request, claimed in zip(requests, claims.claimed, strict=True)
+        )
+        if has_more:
+            self.ring(claims.remaining)
         return [(claims.now, claimed) for claimed in claims.claimed]
 
 
