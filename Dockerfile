@@ -30,6 +30,6 @@ VOLUME /data
 EXPOSE 7272
 # grpc.health.v1 through the command; NOT_SERVING while it drains, so a balancer looks elsewhere in time.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["jobwire", "health", "--target", "127.0.0.1:7272"]
+    CMD ["jobwire", "health", "127.0.0.1:7272"]
 # --insecure: a container's port is reached only through what its operator publishes; give TLS and tokens beyond that.
 CMD ["jobwire", "serve", "--listen", "0.0.0.0:7272", "--insecure", "--store", "sqlite:////data/jobwire.db"]

@@ -3,8 +3,8 @@
 VENV          := .venv
 GENERATOR     := .venv-generate
 BIN           := $(VENV)/bin
-RUN_NEEDS     := -e '.[server,cli]'
-DEV_NEEDS     := -e '.[server,cli,dev]'
+RUN_NEEDS     := -e '.[server,cli,grpcurl]'
+DEV_NEEDS     := -e '.[server,cli,grpcurl,dev]'
 # The generator has an environment of its own: its protobuf < 7 would drag the server's packages down. All of it is
 # pinned, since each of these shapes the output or is needed to run it (setuptools: an environment of uv's has none).
 # 1.76 is the oldest runtime we support: generated code refuses older ones and accepts newer.
@@ -14,7 +14,7 @@ GENERATOR_READY := $(GENERATOR)/.ready-$(firstword $(shell echo '$(GENERATOR_NEE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo test verify format fix lint types layers protos generated-check dockerfile generate clean
+.PHONY: help run demo test quick verify format fix lint types layers protos generated-check dockerfile generate clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +32,13 @@ demo: $(VENV)/.ready-run  ## a server, a producer and two workers at work, one o
 test: $(VENV)/.ready-dev  ## the whole suite; a part of it: make test ARGS='-k lease'
 	@exec $(BIN)/python -m pytest $(ARGS)
 
+quick: format lint types layers protos  ## what a commit needs; then the tests of what you changed
+
 verify: format lint types layers protos generated-check dockerfile test  ## everything CI checks
 
 format: $(VENV)/.ready-dev  ## is the Python formatted? (make fix does it)
 	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted: make fix"; exit 1; }
+	@echo "format ok"
 
 fix: $(VENV)/.ready-dev  ## format Python and protos, mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . || true
@@ -44,18 +47,21 @@ fix: $(VENV)/.ready-dev  ## format Python and protos, mend what ruff can
 
 lint: $(VENV)/.ready-dev  ## ruff
 	@$(BIN)/ruff check --quiet --output-format concise .
+	@echo "lint ok"
 
 types: $(VENV)/.ready-dev  ## mypy, strict
 	@$(BIN)/mypy --no-error-summary
+	@echo "types ok"
 
 layers: $(VENV)/.ready-dev  ## import-linter: which folder may import which
 	@report=$$($(BIN)/lint-imports --no-logo --no-cache) || { echo "$$report"; exit 1; }
+	@echo "layers ok"
 
 protos: $(VENV)/.ready-dev  ## buf: the protos' style and format
-	@$(call need,buf); "$$tool" lint && "$$tool" format --diff --exit-code
+	@$(call need,buf); "$$tool" lint && "$$tool" format --diff --exit-code && echo "protos ok"
 
 dockerfile: $(VENV)/.ready-dev  ## hadolint
-	@$(call need,hadolint); "$$tool" Dockerfile
+	@$(call need,hadolint); "$$tool" Dockerfile && echo "dockerfile ok"
 
 generate: $(GENERATOR_READY)  ## the Python stubs in generated/, from protos/
 	@find generated/python -name '*_pb2*' -type f -delete
@@ -65,7 +71,8 @@ generate: $(GENERATOR_READY)  ## the Python stubs in generated/, from protos/
 generated-check: $(GENERATOR_READY)  ## are the committed stubs those of the protos?
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(call protoc,"$$fresh"); \
-	diff -r --brief -x __init__.py -x py.typed -x __pycache__ generated/python "$$fresh" || { echo "Stale stubs: make generate"; exit 1; }
+	diff -r --brief -x __init__.py -x py.typed -x __pycache__ generated/python "$$fresh" || { echo "Stale stubs: make generate"; exit 1; }; \
+	echo "generated ok"
 
 clean:  ## environments and caches; never a database
 	rm -rf $(VENV) $(GENERATOR) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -90,7 +97,7 @@ $(GENERATOR_READY):
 # $(call set-up,folder,what pip installs): with uv where there is one, else with the first Python that will do.
 # An `.unfinished` that is still there means the last set-up was cut short: what it left is not worth trusting.
 define set-up
-	@echo "Setting up $(1): once, and again when its requirements change"
+	@echo "Setting up $(1): about half a minute, once, and again when its requirements change"
 	@set -eu; \
 	if [ -e $(1)/.unfinished ] || ! $(1)/bin/python -c '' 2>/dev/null; then rm -rf $(1); fi; \
 	if command -v uv >/dev/null; then \

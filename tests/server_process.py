@@ -43,9 +43,9 @@ class ServerProcess:
         """Kill -9; returns when it is dead."""
         self._end(signal.SIGKILL)
 
-    def terminate(self) -> int:
+    def terminate(self, how: signal.Signals = signal.SIGTERM) -> int:
         """SIGTERM, as a deploy does; returns its exit code."""
-        return self._end(signal.SIGTERM)
+        return self._end(how)
 
     def _end(self, how: signal.Signals) -> int:
         assert self._process is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from urllib.parse import urlsplit
 
 from jobwire_server.config import Config, ConfigError, split_address
 from jobwire_server.rpc.admin_service import AdminServicer
@@ -22,6 +21,8 @@ from jobwire_server.store.base import Store
 from jobwire_server.store.sqlite.store import SqliteStore
 
 log = logging.getLogger("jobwire")
+
+_COUNTED = 1001
 
 
 class App:
@@ -60,6 +61,7 @@ class App:
         """Serves when it returns; answers the address with the port that was taken."""
         await self._store.open()
         try:
+            await self._tell_what_was_left()
             port = await self._server.start(self._config.listen)
         except BaseException:
             await self._store.close()
@@ -67,6 +69,12 @@ class App:
         self._background = [asyncio.create_task(self._claims.run()), asyncio.create_task(self._maintenance.run())]
         host, _ = split_address(self._config.listen)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def _tell_what_was_left(self) -> None:
+        held = len((await self._store.leased(longer_than=0, limit=_COUNTED)).jobs)
+        if held:
+            number = f"{held - 1}+" if held == _COUNTED else str(held)
+            log.info("%s jobs are with workers; each has its lease time to be heard before it is taken back", number)
 
     async def stop(self) -> None:
         """Drains: no new streams, the open ones are told and given a moment, calls under way are finished."""
@@ -93,14 +101,22 @@ class App:
 
 def open_store(url: str) -> SqliteStore:
     """The store a URL names, not opened yet."""
-    parts = urlsplit(url)
-    match parts.scheme:
-        case "memory" if not parts.netloc and parts.path in ("", "/"):
+    scheme, separator, rest = url.partition("://")
+    match scheme:
+        case "memory" if rest in ("", "/"):
             return SqliteStore(None)
-        case "sqlite" if not parts.netloc and len(parts.path) > 1:
+        case "sqlite" if separator and len(rest) > 1:
             # sqlite:///jobs.db is a file of this folder, sqlite:////data/jobs.db one of the root: as SQLAlchemy has it.
-            return SqliteStore(parts.path[1:])
+            # Whatever else a URL may carry would be dropped or read as part of the name: refused instead.
+            path = rest.removeprefix("/")
+            if rest.startswith("/") and not path.endswith("/") and path != ":memory:" and not set(path) & set("?#%"):
+                return SqliteStore(path)
+            raise ConfigError(
+                "--store: a sqlite URL is sqlite:///FILE, four slashes for an absolute path, and nothing more:"
+                " no options, none of ?, # and % in the name; memory:// keeps nothing"
+            )
         case "redis" | "rediss" | "redis+sentinel" | "redis+cluster" | "auto":
-            raise ConfigError(f"--store: {parts.scheme} is not built yet; there are sqlite:///FILE and memory://")
+            raise ConfigError(f"--store: {scheme} is not built yet; there are sqlite:///FILE and memory://")
     # Not the URL itself: it may carry a password.
-    raise ConfigError("--store: expected sqlite:///FILE (four slashes for an absolute path) or memory://")
+    known = "expected sqlite:///FILE (four slashes for an absolute path) or memory://"
+    raise ConfigError(f"--store: {scheme} is no store of jobwire's; {known}" if separator else f"--store: {known}")

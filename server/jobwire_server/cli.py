@@ -7,11 +7,12 @@ import contextlib
 import logging
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigError
+from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigError, split_address
 
 if TYPE_CHECKING:
     from jobwire_server.store.base import StoreInfo
@@ -26,6 +27,9 @@ EXIT_INTERRUPTED = 130
 
 _HEALTH_TIMEOUT = 3.0
 """Seconds."""
+
+_SAME_WISH = 0.1
+"""Seconds within which a second signal counts as the first."""
 
 log = logging.getLogger("jobwire")
 
@@ -114,18 +118,20 @@ async def _serve(config: Config) -> int:
     from jobwire_server.rpc.server import CannotListen
     from jobwire_server.store.base import CannotOpen
 
+    # Before anyone can know that we are there: a signal right after the greeting must drain, too.
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+
     app = App(config)
     try:
         address = await app.start()
     except (CannotOpen, CannotListen) as error:
         click.echo(f"jobwire: {error}", err=True)
         return EXIT_FAILED
-    click.echo(_greeting(address, await app.store.info()))
+    click.echo(_greeting(address, config, await app.store.info()))
 
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
     stop_asked, broken = asyncio.create_task(asked.wait()), asyncio.create_task(app.broken())
     await asyncio.wait([stop_asked, broken], return_when=asyncio.FIRST_COMPLETED)
     has_failed = broken.done()
@@ -134,6 +140,8 @@ async def _serve(config: Config) -> int:
     else:
         log.info("draining; the same again stops at once")
 
+    # GNU timeout and some shells signal the process and its group: the same wish, twice in an instant.
+    await asyncio.sleep(_SAME_WISH)
     asked.clear()
     stopping, again = asyncio.create_task(app.stop()), asyncio.create_task(asked.wait())
     await asyncio.wait([stopping, again], return_when=asyncio.FIRST_COMPLETED)
@@ -145,46 +153,67 @@ async def _serve(config: Config) -> int:
             await stopping
         return EXIT_INTERRUPTED
     stopping.result()
+    log.info("stopped")
     return EXIT_FAILED if has_failed else 0
 
 
-def _greeting(address: str, info: StoreInfo) -> str:
+def _greeting(address: str, config: Config, info: StoreInfo) -> str:
     """The address alone on the first line, for programs; then what a newcomer needs next."""
     promise = {"fsynced": "an OK means it is on the disk", "none": "gone when this process ends"}
-    return f"""\
-listening on {address}
-store        {info.url}  ({info.engine}; {promise.get(info.durability, info.durability)})
+    lines = [
+        f"listening on {address}",
+        f"store        {info.url}  ({info.engine}; {promise.get(info.durability, info.durability)})",
+    ]
+    if config.is_open:
+        lines += ["", "WARNING: no TLS and no login: whoever reaches this port can do anything."]
+    here = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+    folder = Path(sys.prefix).parent  # a checkout has its environment in .venv, and examples beside it
+    if config.serves_reflection:
+        grpcurl = _shown(Path(sys.prefix) / "bin" / "grpcurl", otherwise="grpcurl") + " -plaintext"
+        lines += [
+            "",
+            "Create a job, then take it as its worker would (unsettled, it comes back after 30 s):",
+            f"""  {grpcurl} -d '{{"job": {{"type": "hello", "payload": {{"text": "world"}}}}}}' \\""",
+            f"    {here} jobwire.v1.JobService/CreateJob",
+            f"""  {grpcurl} -d '{{"max_jobs": 1, "wait_timeout": "10s"}}' \\""",
+            f"    {here} jobwire.v1.JobService/ClaimJob",
+        ]
+    else:
+        lines += [
+            "",
+            "Reflection is off: grpcurl needs -import-path protos and the -proto files, or --reflection here.",
+        ]
+    if (example := folder / "examples" / "python" / "worker.py").exists():
+        python = _shown(Path(sys.executable), otherwise=sys.executable)
+        lines += ["", "A worker in Python:", f"  {python} {_shown(example, otherwise=str(example))} {here}"]
+    lines += ["", "Stop with Ctrl-C."]
+    return "\n".join(lines)
 
-Create a job, then be its worker (grpcurl: your own, or .venv/bin/grpcurl):
-  grpcurl -plaintext -d '{{"job": {{"type": "hello", "payload": {{"text": "world"}}}}}}' \\
-    {address} jobwire.v1.JobService/CreateJob
-  grpcurl -plaintext -d '{{"max_jobs": 1, "wait_timeout": "10s"}}' \\
-    {address} jobwire.v1.JobService/ClaimJob
-A worker in Python:
-  .venv/bin/python examples/python/worker.py {address}
-Stop with Ctrl-C."""
+
+def _shown(path: Path, *, otherwise: str) -> str:
+    """A path as one would type it here, when it is there."""
+    if not path.exists():
+        return otherwise
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @main.command()
-@click.option(
-    "--target",
-    envvar="JOBWIRE_TARGET",
-    default=DEFAULT_LISTEN,
-    show_default=True,
-    show_envvar=True,
-    metavar="HOST:PORT",
-)
+@click.argument("target", envvar="JOBWIRE_TARGET", default=DEFAULT_LISTEN, metavar="[HOST:PORT]")
 def health(target: str) -> None:
-    """Exit 0 when the server at TARGET serves, and 69 when it does not."""
+    """Exit 0 when the server at HOST:PORT (127.0.0.1:7272, or JOBWIRE_TARGET) serves, 69 when it does not or drains."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    try:
+        split_address(target)
+    except ConfigError as error:
+        raise click.BadParameter(str(error).removeprefix("--listen ")) from error
     with grpc.insecure_channel(target) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # the stubs lack it
         try:
             answer = check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
         except grpc.RpcError as error:
-            click.echo(f"{target} does not answer: {error.code().name}", err=True)
+            click.echo(f"{target} does not answer: {error.code().name}: {error.details()}", err=True)
             sys.exit(EXIT_UNAVAILABLE)
     click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
     sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else EXIT_UNAVAILABLE)

@@ -30,24 +30,31 @@ class Config:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        host, _ = split_address(self.listen)
-        if not self.insecure and not _is_loopback(host):
+        if not 0 <= self.drain_timeout <= 3600:  # nan as well
+            raise ConfigError(f"--drain-timeout {self.drain_timeout}: expected seconds, 0 to 3600")
+        if self.is_open and not self.insecure:
             raise ConfigError(
                 f"--listen {self.listen}: others can reach this address, and there is no TLS or login yet;"
                 " listen on 127.0.0.1, or say --insecure if the network around it is yours"
             )
 
     @property
+    def is_open(self) -> bool:
+        """Others than this machine can reach it."""
+        return not _is_loopback(split_address(self.listen)[0])
+
+    @property
     def serves_reflection(self) -> bool:
-        return _is_loopback(split_address(self.listen)[0]) if self.reflection is None else self.reflection
+        return not self.is_open if self.reflection is None else self.reflection
 
 
 def split_address(address: str) -> tuple[str, int]:
     """`host:port` in its parts; an IPv6 host stands in brackets."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"--listen {address}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    has_brackets = host.startswith("[") and host.endswith("]")
+    if not colon or not host or (":" in host and not has_brackets) or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"--listen {address}: expected HOST:PORT, such as {DEFAULT_LISTEN} or [::1]:7272")
+    return (host[1:-1] if has_brackets else host), int(port)
 
 
 def _is_loopback(host: str) -> bool:

@@ -406,7 +406,7 @@ REFUSED_CREATES: list[tuple[CreateRequest, str, Reason]] = [
     (job(retention=lasting(3660 * DAY + 1)), "job.retention", Reason.INVALID_FIELD),
     (job(schedule_time=Timestamp(seconds=-1)), "job.schedule_time", Reason.INVALID_FIELD),
     (job(schedule_time=Timestamp(nanos=1_000_000_000)), "job.schedule_time", Reason.INVALID_FIELD),
-    (job(schedule_time=at(NOW + 366 * DAY + 1)), "job.schedule_time", Reason.INVALID_FIELD),
+    (job(schedule_time=at(NOW + 36_525 * DAY + 1)), "job.schedule_time", Reason.INVALID_FIELD),
     (job(expire_time=at(NOW)), "job.expire_time", Reason.INVALID_FIELD),
     (job(expire_time=at(NOW + 2), schedule_time=at(NOW + 2)), "job.expire_time", Reason.INVALID_FIELD),
 ]
@@ -449,7 +449,7 @@ def test_a_create_or_edit_that_sets_an_output_only_field_is_refused(field: Field
 @pytest.mark.parametrize("priority", [1, 10])
 def test_the_ends_of_a_range_belong_to_it(priority: int) -> None:
     assert reader.new_job(job(priority=priority)).priority == priority
-    assert reader.new_job(job(schedule_time=at(NOW + 366 * DAY))).schedule_time == NOW + 366 * DAY
+    assert reader.new_job(job(schedule_time=at(NOW + 36_525 * DAY))).schedule_time == NOW + 36_525 * DAY
     assert len(reader.new_job(job(type="x" * 256)).type) == 256
 
 

@@ -47,5 +47,7 @@ class Limits:
     max_lease: int = 12 * HOUR
     max_delivery_timeout: int = 5 * MINUTE
     max_delay: int = 366 * DAY
-    """The furthest a job may be scheduled, and the longest a retry may wait."""
+    """The longest a retry may wait."""
+    max_schedule: int = 36_525 * DAY
+    """The furthest ahead a job may be scheduled: a century, which keeps scores exact in a double."""
     max_retention: int = 3660 * DAY

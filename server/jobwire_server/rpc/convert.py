@@ -215,10 +215,10 @@ class Reader:
         """`schedule_time` and `expire_time`, of which the second must be the later."""
         schedule_time = expire_time = None
         if job.HasField("schedule_time"):
-            latest = self.now() + self.limits.max_delay
+            latest = self.now() + self.limits.max_schedule
             schedule_time = validate.timestamp(f"{path}.schedule_time", job.schedule_time, latest)
         if job.HasField("expire_time"):
-            latest = self.now() + self.limits.max_retention
+            latest = self.now() + self.limits.max_schedule
             expire_time = validate.timestamp(f"{path}.expire_time", job.expire_time, latest)
             if schedule_time is not None and expire_time <= schedule_time:
                 raise invalid(f"{path}.expire_time", "must be later than schedule_time")

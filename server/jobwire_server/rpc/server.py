@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final, Protocol
 
@@ -64,12 +66,11 @@ class Server:
         if self._reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
+        _check_free(address)
         try:
             port = server.add_insecure_port(address)
         except RuntimeError as error:
-            raise CannotListen(
-                f"cannot listen on {address}: another process does, or it is no address of ours"
-            ) from error
+            raise CannotListen(f"cannot listen on {address}") from error
         await server.start()
         self._server = server
         return port
@@ -118,6 +119,24 @@ def _handler(gate: Gate, servicer: Servicer | None, method: MethodDescriptor) ->
     if behavior is None:
         return grpc.unary_unary_rpc_method_handler(unbuilt(method.name))
     return grpc.unary_unary_rpc_method_handler(gate.unary(method.name, request_class, behavior))
+
+
+def _check_free(address: str) -> None:
+    """Asks the kernel first: grpc says why in a line of its own for C programmers, and not to us."""
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        # As grpc does: a port that only lingers from a server that has just ended is free.
+        [(family, kind, protocol, _, where), *_] = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CannotListen(
+                f"{address} is in use by another process; --listen {host}:0 takes a free port"
+            ) from error
+        raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:

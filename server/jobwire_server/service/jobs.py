@@ -266,7 +266,7 @@ def _report_answer(report: Report, renewed: Renewed) -> Updated | JobwireError:
 def _lease_lost(job_id: str) -> JobwireError:
     return JobwireError(
         Reason.LEASE_LOST,
-        f"the lease of job {job_id!r} under this token has ended; stop working on it",
+        f"this token is not, or no longer, the lease of job {job_id!r}: stop working on it",
         metadata={"job_id": job_id},
     )
 

@@ -755,8 +755,8 @@ class ClaimJobRequest(_message.Message):
 
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
-        """End the stream with OK when no job came for that long, since the opening or the latest `jobs`. Absent or 0: wait
-        for ever.
+        """End the stream with OK when no job came for that long, since the opening or the latest `jobs`: also while the worker
+        holds `max_in_flight` jobs and could take none, so make it longer than handlers run. Absent or 0: wait for ever.
         """
 
     def __init__(

@@ -223,6 +223,12 @@ class JobServiceServicer(object):
         job at a time: when a new one of a job you run arrives, the newest wins and the older run is stopped. Ignore
         `cancel` and `lost` for a fence you do not hold.
 
+        Silence: nothing for 45 s, not even a keepalive, means that the stream is dead: cancel it and open another. A beat
+        that is not answered is repeated with backoff; once a lease's `remaining` has passed by the worker's own clock,
+        another worker may have the job.
+
+        Stopping: beat once for what has just come, cancel the stream, go on beating until all is settled.
+
         Ends: OK after `max_jobs` or `wait_timeout`. ABORTED SUPERSEDED when the worker id opened a newer stream: final,
         finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE) or a broken connection: reconnect
         with backoff and a higher session. NOT_ACKNOWLEDGING: reconnect after the RetryInfo.

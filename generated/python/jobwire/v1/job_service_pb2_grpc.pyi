@@ -90,6 +90,12 @@ class JobServiceStub:
     job at a time: when a new one of a job you run arrives, the newest wins and the older run is stopped. Ignore
     `cancel` and `lost` for a fence you do not hold.
 
+    Silence: nothing for 45 s, not even a keepalive, means that the stream is dead: cancel it and open another. A beat
+    that is not answered is repeated with backoff; once a lease's `remaining` has passed by the worker's own clock,
+    another worker may have the job.
+
+    Stopping: beat once for what has just come, cancel the stream, go on beating until all is settled.
+
     Ends: OK after `max_jobs` or `wait_timeout`. ABORTED SUPERSEDED when the worker id opened a newer stream: final,
     finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE) or a broken connection: reconnect
     with backoff and a higher session. NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
@@ -201,6 +207,12 @@ class JobServiceAsyncStub(JobServiceStub):
     Fencing: each claim makes a new token, needed for every settlement, and a higher fence. Never run two fences of a
     job at a time: when a new one of a job you run arrives, the newest wins and the older run is stopped. Ignore
     `cancel` and `lost` for a fence you do not hold.
+
+    Silence: nothing for 45 s, not even a keepalive, means that the stream is dead: cancel it and open another. A beat
+    that is not answered is repeated with backoff; once a lease's `remaining` has passed by the worker's own clock,
+    another worker may have the job.
+
+    Stopping: beat once for what has just come, cancel the stream, go on beating until all is settled.
 
     Ends: OK after `max_jobs` or `wait_timeout`. ABORTED SUPERSEDED when the worker id opened a newer stream: final,
     finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE) or a broken connection: reconnect
@@ -364,6 +376,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         Fencing: each claim makes a new token, needed for every settlement, and a higher fence. Never run two fences of a
         job at a time: when a new one of a job you run arrives, the newest wins and the older run is stopped. Ignore
         `cancel` and `lost` for a fence you do not hold.
+
+        Silence: nothing for 45 s, not even a keepalive, means that the stream is dead: cancel it and open another. A beat
+        that is not answered is repeated with backoff; once a lease's `remaining` has passed by the worker's own clock,
+        another worker may have the job.
+
+        Stopping: beat once for what has just come, cancel the stream, go on beating until all is settled.
 
         Ends: OK after `max_jobs` or `wait_timeout`. ABORTED SUPERSEDED when the worker id opened a newer stream: final,
         finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE) or a broken connection: reconnect

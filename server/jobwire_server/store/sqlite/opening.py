@@ -39,10 +39,14 @@ class FileLock:
         self._file: int | None = None
 
     def acquire(self) -> None:
+        if self._database.is_dir():
+            raise CannotOpen(f"{self._database} is a folder, not a file")
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError as error:
+            raise CannotOpen(f"the folder {self._path.parent} does not exist") from error
         except OSError as error:
-            raise CannotOpen(f"cannot write {self._path}: {error.strerror}") from error
+            raise CannotOpen(f"cannot write in the folder {self._path.parent}: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

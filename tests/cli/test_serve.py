@@ -1,0 +1,88 @@
+"""`jobwire serve` and `jobwire health`: what they refuse, and in which words."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tests.server_process import serving
+
+from jobwire_server.app import open_store
+from jobwire_server.cli import EXIT_UNAVAILABLE, main
+from jobwire_server.config import Config, ConfigError
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("sqlite:///a.db?mode=ro", "no options"),
+        ("sqlite:///a#b.db", "none of"),
+        ("sqlite:///a%20b.db", "none of"),
+        ("sqlite:///:memory:", "memory://"),
+        ("sqlite:///folder/", "sqlite:///FILE"),
+        ("sqlite://a.db", "sqlite:///FILE"),
+        ("postgres://somebody:secret@host/db", "postgres is no store"),
+        ("jobs.db", "expected sqlite:///FILE"),
+        ("memory://a", "memory is no store"),
+    ],
+)
+def test_a_store_url_that_would_be_misread_is_refused_and_never_repeated(url: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        open_store(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["7272", ":7272", "::1:7272", "localhost:", "localhost:70000", "localhost:http"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="expected HOST:PORT"):
+        Config(listen=address)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7272", "[::]:7272", "10.0.0.1:7272", "example.com:7272"])
+def test_an_address_that_others_can_reach_needs_insecure(address: str) -> None:
+    with pytest.raises(ConfigError, match="--insecure"):
+        Config(listen=address)
+    assert not Config(listen=address, insecure=True).serves_reflection
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:7272", "[::1]:7272"])
+def test_on_loopback_the_api_describes_itself(address: str) -> None:
+    assert Config(listen=address).serves_reflection
+
+
+def test_a_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        ran = CliRunner().invoke(main, ["serve", "--store", f"sqlite:///{tmp_path}/a.db", "--listen", address])
+    assert ran.exit_code == 1
+    assert f"{address} is in use by another process" in ran.stderr
+
+
+def test_a_second_server_on_one_file_is_told_who_has_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    with serving(url, tmp_path / "server.log") as server:
+        ran = CliRunner().invoke(main, ["serve", "--store", url, "--listen", "127.0.0.1:0"])
+        assert f"in use by process {server.pid}" in ran.stderr
+    assert ran.exit_code == 1
+
+
+def test_health_tells_a_server_that_serves_from_one_that_does_not(tmp_path: Path) -> None:
+    with serving("memory://", tmp_path / "server.log") as server:
+        ran = CliRunner().invoke(main, ["health", server.address])
+        assert (ran.exit_code, ran.output) == (0, "SERVING\n")
+        assert server.terminate() == 0
+        ran = CliRunner().invoke(main, ["health", server.address])
+    assert ran.exit_code == EXIT_UNAVAILABLE
+    assert "does not answer" in ran.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_ends_with_exit_0(tmp_path: Path, how: signal.Signals) -> None:
+    with serving(f"sqlite:///{tmp_path}/a.db", tmp_path / "server.log") as server:
+        assert server.terminate(how) == 0
+    assert not (tmp_path / "a.db-wal").exists(), "the store was not closed"
