@@ -77,14 +77,18 @@ class App:
             log.info("%s jobs are with workers; each has its lease time to be heard before it is taken back", number)
 
     async def stop(self) -> None:
-        """Drains: no new streams, the open ones are told and given a moment, calls under way are finished."""
+        """Drains: no new streams, the open ones are told and given a moment, calls under way are finished. All of it
+        within `drain_timeout`; then what is left is cut off."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.drain_timeout
         await self._server.begin_drain()
         try:
-            async with asyncio.timeout(self._config.drain_timeout):
+            async with asyncio.timeout_at(deadline):
                 await self._claims.drain()
         except TimeoutError:
-            log.warning("some streams did not end within %g s", self._config.drain_timeout)
-        await self._server.stop(self._config.drain_timeout)
+            log.warning("some streams did not end within %g s: cut off", self._config.drain_timeout)
+        await self._server.stop(max(deadline - loop.time(), 0))
+        await self._claims.finish()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -97,6 +101,9 @@ class App:
             await asyncio.wait([failed, *self._background], return_when=asyncio.FIRST_COMPLETED)
         finally:
             failed.cancel()
+        for task in self._background:
+            if task.done() and not task.cancelled():
+                log.critical("a part of the server has ended by itself", exc_info=task.exception())
 
 
 def open_store(url: str) -> SqliteStore:

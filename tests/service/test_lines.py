@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from jobwire_server.domain import policy
+from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import SECOND, NewJob
 from jobwire_server.domain.limits import Limits
-from jobwire_server.service.claim_events import Assigned, ClaimSpec, KeepAlive
+from jobwire_server.service.claim_events import Assigned, ClaimSpec, Draining, KeepAlive
 from jobwire_server.service.claim_stream import ClaimStream
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.store.base import ClaimRequest, Claims, WorkerInfo
@@ -17,16 +19,21 @@ from jobwire_server.store.sqlite.store import SqliteStore
 
 
 class Counting(SqliteStore):
-    """A store that counts its claims. Time stands where the test puts it."""
+    """A store that counts its claims, and tells what they found only when `may_answer` is set. Time stands where the
+    test puts it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000 * SECOND
         self.claims = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         super().__init__(None, clock=lambda: self.now)
 
     async def claim(self, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
         self.claims += 1
-        return await super().claim(queue, requests)
+        claims = await super().claim(queue, requests)
+        await self.may_answer.wait()
+        return claims
 
 
 @pytest.fixture
@@ -126,3 +133,57 @@ async def test_each_stream_of_a_line_gets_its_turn(service: ClaimService, store:
         event = task.result()
         assert not isinstance(event, KeepAlive | None)
     assert {waiting[task] for task in done} == {f"w{i}" for i in range(5)}
+
+
+async def test_jobs_are_shared_among_the_streams_that_wait(service: ClaimService, store: Counting) -> None:
+    streams = [await opened(service, f"w{i}", max_in_flight=100) for i in range(10)]
+    waiting = [asyncio.create_task(stream.next()) for stream in streams]
+    await settled(store)
+    await store.create([NewJob(id=f"j{i}") for i in range(100)])
+    await asyncio.wait(waiting)
+    shares = [len(event.assignments) for task in waiting if isinstance(event := task.result(), Assigned)]
+    assert shares == [10] * 10
+
+
+async def test_a_lease_that_ends_before_its_claim_was_told_frees_its_credit(
+    service: ClaimService, store: Counting
+) -> None:
+    """The hint overtakes the answer: what the answer counts as held is not held any more."""
+    await store.create([NewJob(id="a"), NewJob(id="b")])
+    stream = await opened(service, "w", max_in_flight=2)
+    store.may_answer.clear()
+    waiting = asyncio.create_task(stream.next())
+    await settled(store)
+    taken = [job for job in (await store.get(["a", "b"])).jobs if job is not None and job.token is not None]
+    assert len(taken) == 2
+    await store.move([policy.complete(job.id, job.token or b"", None) for job in taken])
+    await settled(store)
+    store.may_answer.set()
+    assert isinstance(await waiting, Assigned)
+    assert stream.room == 2
+
+
+async def test_of_two_streams_with_one_session_the_later_arrival_lives(service: ClaimService) -> None:
+    spec = ClaimSpec(
+        worker=WorkerInfo(id="w", session=7),
+        queues=("default",),
+        max_in_flight=1,
+        lease_duration=30 * SECOND,
+        delivery_timeout=10 * SECOND,
+    )
+    first, _ = await service.open(spec), await service.open(spec)
+    with pytest.raises(JobwireError) as ended:
+        await first.next()
+    assert ended.value.reason is Reason.SUPERSEDED
+
+
+async def test_a_stream_that_opens_while_the_server_drains_is_told_so(service: ClaimService) -> None:
+    opening = asyncio.create_task(opened(service, "w"))
+    await asyncio.sleep(0)  # it waits for the store now
+    draining = asyncio.create_task(service.drain())
+    stream = await opening
+    assert isinstance(await stream.next(), Draining)
+    with pytest.raises(JobwireError):
+        await stream.next()
+    await stream.close(peer_gone=False)
+    await draining

@@ -164,7 +164,7 @@ def diary(path: Path) -> Path:
 async def test_what_is_no_database_is_refused(diary: Path, clock: Clock) -> None:
     with pytest.raises(CannotOpen, match="cannot open"):
         await opened(diary, clock)
-    with pytest.raises(CannotOpen, match="cannot write"):
+    with pytest.raises(CannotOpen, match="does not exist"):
         await opened(diary.parent / "no" / "such" / "folder" / "jobwire.db", clock)
 
 
@@ -226,4 +226,20 @@ async def test_kill_9_in_the_middle_of_writing_loses_nothing_that_was_acknowledg
     repeats = await store.create([new_job(id, submission=b"x" * 200, request_key=id.encode()) for id in acknowledged])
     assert {repeat.outcome for repeat in repeats} == {CreateOutcome.EXISTED}
     assert not await invariants.broken(store)
+    await store.close()
+
+
+async def test_a_server_that_stood_still_takes_no_lease_back_at_once(clock: Clock) -> None:
+    """SIGSTOP, a suspended machine: no worker could renew, and all of them would lose what they hold."""
+    store = SqliteStore(None, clock=clock)
+    await store.open()
+    await put(store, "j")
+    await claim(store, wish("w", lease=5, delivery=0))
+    clock.now += 4 * SECOND
+    assert (await store.overdue(limit=9)).jobs == []
+    clock.now += 12 * SECOND
+    for _ in range(5):
+        assert (await store.overdue(limit=9)).jobs == []
+        clock.now += SECOND
+    assert [job.id for job in (await store.overdue(limit=9)).jobs if job] == ["j"], "after a whole lease time"
     await store.close()

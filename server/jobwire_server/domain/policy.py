@@ -97,7 +97,10 @@ def expire(job: Job) -> Move:
 
 
 def cancel(job: Job, *, reason: str, grace: int, etag: str | None, now: int) -> Move | None:
-    """Ends a waiting job at once; asks the worker of a running one, which has `grace` to heed. None: already ended."""
+    """Ends a waiting job at once; asks the worker of a running one, which has `grace` to heed.
+
+    None: nothing to do, it has ended already or was asked before with no more grace than now.
+    """
     _check_etag(job, etag)
     guard = Guard(version=job.version)
     asked: JobChanges = {"cancel_requested": True, "cancel_reason": reason}
@@ -105,7 +108,10 @@ def cancel(job: Job, *, reason: str, grace: int, etag: str | None, now: int) -> 
         return None
     if job.state.is_waiting:
         return Move(job_id=job.id, verb=Verb.CANCEL, guard=guard, to=JobState.CANCELED, changes=asked)
-    asked["limit_time"] = now + grace if job.limit_time is None else min(job.limit_time, now + grace)
+    limit = now + grace if job.limit_time is None else min(job.limit_time, now + grace)
+    if job.cancel_requested and limit == job.limit_time:
+        return None
+    asked["limit_time"] = limit
     return Move(job_id=job.id, verb=Verb.CANCEL, guard=guard, to=JobState.IN_PROGRESS, changes=asked)
 
 

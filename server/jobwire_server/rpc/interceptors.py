@@ -68,7 +68,7 @@ class Gate:
                 self._admit()
                 self._calls += 1
                 try:
-                    return (await behavior(request_class.FromString(raw), context)).SerializeToString()
+                    return (await behavior(_parsed(request_class, raw, method), context)).SerializeToString()
                 finally:
                     self._calls -= 1
             except (asyncio.CancelledError, aio.AbortError):
@@ -92,7 +92,7 @@ class Gate:
         async def call(raw: bytes, context: Context) -> None:
             self._enter()
             try:
-                await behavior(request_class.FromString(raw), context)
+                await behavior(_parsed(request_class, raw, method), context)
                 return
             except (asyncio.CancelledError, aio.AbortError):
                 raise
@@ -146,10 +146,15 @@ def unbuilt(method: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
     return call
 
 
+def _parsed(request_class: type[Request], raw: bytes, method: str) -> Request:
+    try:
+        return request_class.FromString(raw)
+    except DecodeError as error:
+        raise JobwireError(Reason.INVALID_MESSAGE, f"the bytes are not the message that {method} takes") from error
+
+
 def _told(error: Exception, method: str, context: Context) -> Refusal:
     """What the caller is told; the log is told more of it when the fault is ours."""
-    if isinstance(error, DecodeError):
-        error = JobwireError(Reason.INVALID_MESSAGE, f"the bytes are not the message that {method} takes")
     told = refusal(error)
     log.log(
         _LEVELS.get(told.code, logging.INFO),

@@ -100,11 +100,12 @@ class Line:
 
     def ring(self, jobs: int) -> None:
         """Wakes streams until there is room for so many jobs; those woken leave the line."""
+        share = -(-jobs // max(len(self._waiting), 1))
         while jobs > 0 and self._waiting:
             stream = next(iter(self._waiting))
             del self._waiting[stream]
-            stream.ring(self._queue)
-            jobs -= max(stream.room, 1)
+            stream.ring(self._queue, share)
+            jobs -= min(max(stream.room, 1), share)
 
     async def claim(self, request: ClaimRequest) -> tuple[int, Claimed]:
         return await self._claims.submit(request)
@@ -152,8 +153,10 @@ class ClaimStream:
         self._deliveries = deliveries
         self._on_closed = on_closed
         self._held = 0
+        self._freed = 0
+        """Leases freed since the claim under way was asked for: its answer may be older than they are."""
         self._handed_out = 0
-        self._rung: dict[str, None] = dict.fromkeys(spec.queues)
+        self._rung: dict[str, int] = dict.fromkeys(spec.queues, ASSIGNED_AT_ONCE)
         self._notices: deque[Event] = deque()
         self._unacknowledged = deliveries.of_stream(self._rung_by_acknowledgment)
         self._claim: asyncio.Task[Assigned | None] | None = None
@@ -207,14 +210,15 @@ class ClaimStream:
         self._on_closed(self)
         self.closed.set()
 
-    def ring(self, queue: str) -> None:
-        """There may be jobs in that queue."""
-        self._rung[queue] = None
+    def ring(self, queue: str, share: int) -> None:
+        """There may be jobs in that queue, and so many of them are its share."""
+        self._rung[queue] = share
         self._bell.set()
 
     def freed(self, leases: int) -> None:
         """The worker holds fewer leases now."""
         had_room = self.room > 0
+        self._freed += leases
         self._held = max(self._held - leases, 0)
         if not had_room and self.room:
             self.look_everywhere()
@@ -223,7 +227,7 @@ class ClaimStream:
         """Visits all its queues again, and lets the store say how much room there is."""
         if self._held >= self._spec.max_in_flight:
             self._held = self._spec.max_in_flight - 1
-        self._rung = dict.fromkeys(self._spec.queues)
+        self._rung = dict.fromkeys(self._spec.queues, ASSIGNED_AT_ONCE)
         self.is_outside = False
         self._bell.set()
 
@@ -258,11 +262,12 @@ class ClaimStream:
         return assigned
 
     async def _claim_from(self, queue: str) -> Assigned | None:
-        tokens = [os.urandom(16) for _ in range(min(self.room, ASSIGNED_AT_ONCE))]
+        share = self._rung.pop(queue, ASSIGNED_AT_ONCE)
+        tokens = [os.urandom(16) for _ in range(min(self.room, share, ASSIGNED_AT_ONCE))]
         by_digest = {token_digest(token): token for token in tokens}
         line = self._lines[queue]
         # Standing in line before the answer comes: a bell that rings meanwhile is not missed.
-        self._rung.pop(queue, None)
+        self._freed = 0
         line.enter(self)
         try:
             now, claimed = await line.claim(
@@ -278,7 +283,7 @@ class ClaimStream:
         except (StoreUnavailable, StoreFull) as error:
             log.warning("worker %s waits, the store cannot claim: %s", self.worker.id, error)
             return None
-        self._held = claimed.held
+        self._held = max(claimed.held - self._freed, 0)  # too low costs a call, too high a second of waiting
         self._heed(claimed.outcome)
         if not claimed.jobs:
             return None
@@ -292,7 +297,7 @@ class ClaimStream:
         if not self.room:
             self._leave_lines()
         elif len(assignments) == len(tokens):
-            self._rung[queue] = None
+            self._rung[queue] = share
         return Assigned(now, assignments)
 
     def _heed(self, outcome: ClaimOutcome) -> None:

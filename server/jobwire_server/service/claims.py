@@ -49,14 +49,19 @@ class ClaimService:
             )
         session = spec.worker.session or time.time_ns() // 1000
         stream = ClaimStream(spec, session, self._lines, self._deliveries, self._closed)
-        if not await self._store.beat(stream.worker):
-            raise superseded(spec.worker.id)
+        # Counted and known before the store is asked, so that neither the limit nor a drain overlooks it.
         siblings = self._streams.setdefault(spec.worker.id, set())
-        for older in siblings:
-            if older.session < session:
-                older.end(superseded(spec.worker.id))
         siblings.add(stream)
         self._count += 1
+        try:
+            if not await self._store.beat(stream.worker):
+                raise superseded(spec.worker.id)
+        except BaseException:
+            await stream.close(peer_gone=False)
+            raise
+        for other in siblings - {stream}:
+            if other.session <= session:  # of equals the later arrival is the newer
+                other.end(superseded(spec.worker.id))
         return stream
 
     async def run(self) -> None:
@@ -75,6 +80,9 @@ class ClaimService:
         for stream in streams:
             stream.drain()
         await asyncio.gather(*(stream.closed.wait() for stream in streams))
+
+    async def finish(self) -> None:
+        """Returns when every delivery that is on its way back has arrived. Before the store closes."""
         await self._deliveries.finish()
 
     def _closed(self, stream: ClaimStream) -> None:

@@ -162,7 +162,7 @@ class Lane:
         except Exception as error:  # noqa: BLE001  # it goes to the caller it belongs to
             if isinstance(error, _BROKEN):
                 self._break(error)
-            elif len(calls) > 1:
+            elif len(calls) > 1 and not isinstance(error, _UNAVAILABLE):
                 return False
             answers += [_Answer(call.future, error=_as_promised(error)) for call in calls]
             return True

@@ -88,7 +88,7 @@ class Transaction:
         self.connection: Final = connection
         self.now: Final = now
         """One time for all its calls: they become visible together."""
-        self.recovered_at: Final = recovered_at
+        self.recovered_at = recovered_at
         self.expired_seen = False
         self._queues: dict[str, QueueRow] = {}
         self._counts: dict[tuple[str, JobState], int] = {}
