@@ -2,6 +2,8 @@
 
     python demo.py [--store URL] [--jobs N]
 
+Ctrl-C ends all of it, a second one at once.
+
 Exit 0 only if every job that was created has ended as it should and none was completed twice, by the server's own
 account and by the marks the handlers left behind.
 """
@@ -10,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import signal
 import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -50,6 +53,8 @@ except ImportError:  # the extra `cli` is not installed: plain lines say the sam
 
 KILL_AT = 100
 """The settlement at which the first worker is killed."""
+LEAST_JOBS = 50
+"""Fewer may have ended before a worker is killed."""
 PATIENCE = 90.0
 """Seconds after which the demo calls what has not ended lost."""
 STATES = ["SCHEDULED", "QUEUED", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELED", "EXPIRED"]
@@ -85,7 +90,15 @@ def work(target: str, queue: str, effects: Path) -> None:
         marks.write(f"{context.job.id} {context.fence}\n")
         return "done"
 
-    worker = Worker(target, queues=[queue], concurrency=8, lease_duration=3, grace=5, on_settled=settled)
+    worker = Worker(
+        target,
+        queues=[queue],
+        concurrency=8,
+        lease_duration=3,
+        grace=1,
+        id=worker_id(queue, os.getpid()),
+        on_settled=settled,
+    )
 
     @worker.handler("resize")
     def resize(context: JobContext) -> str:
@@ -133,16 +146,23 @@ def work(target: str, queue: str, effects: Path) -> None:
     worker.run_forever()
 
 
+def worker_id(queue: str, pid: int) -> str:
+    """By which the server's account names the worker of that process."""
+    return f"{queue}-{pid}"
+
+
 # --- the jobs ------------------------------------------------------------------------------------------------
 
 
 def make_jobs(queue: str, count: int) -> list[Job]:
-    """All kinds, mixed, of all priorities."""
+    """All kinds, mixed, of all priorities; only two that never end by themselves, as each of them takes up a slot."""
     quick = RetryPolicy(max_retries=2, initial_delay=Duration(nanos=300_000_000), max_delay=Duration(seconds=1))
     soon = datetime.now(UTC)
     jobs: list[Job] = []
-    for n in range(count):
-        type = random.choices(list(EXPECTED), weights=[30, 25, 8, 12, 8, 5, 4, 3, 5])[0]
+    ending = [type for type in EXPECTED if type != "endless"]
+    types = ["endless"] * 2 + random.choices(ending, weights=[30, 25, 8, 12, 8, 5, 4, 5], k=count - 2)
+    random.shuffle(types)
+    for n, type in enumerate(types):
         jobs.append(new_job(type, {"n": n}, queue=queue, priority=random.randint(1, 10)))
         match type:
             case "flaky":
@@ -152,7 +172,7 @@ def make_jobs(queue: str, count: int) -> list[Job]:
             case "hopeless":
                 jobs[-1].retry_policy.CopyFrom(quick)
             case "endless":
-                jobs[-1].priority = 1
+                jobs[-1].ClearField("priority")
             case "later":
                 jobs[-1].schedule_time.FromDatetime(soon + timedelta(seconds=random.uniform(1, 2)))
             case "unwanted":
@@ -161,34 +181,57 @@ def make_jobs(queue: str, count: int) -> list[Job]:
 
 
 async def cancel_all(client: AsyncClient, jobs: Iterable[Job]) -> None:
-    """One after the other, so that some are met waiting and some running."""
-    for job in jobs:
+    """One after the other: those that wait for their time, and those that would never end as soon as they run."""
+    waiting = deque(jobs)
+    while waiting:
         await asyncio.sleep(0.1)
-        await client.cancel(job.id, reason="not wanted any more", grace=5)
+        job = waiting.popleft()
+        if job.type == "endless" and state_of(await client.get(job.id)) != "IN_PROGRESS":
+            waiting.append(job)
+        else:
+            await client.cancel(job.id, reason="not wanted any more", grace=5)
 
 
 # --- child processes -----------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def child(*arguments: str, log: Path) -> AsyncIterator[Process]:
-    """In a session of its own, so that Ctrl-C reaches this process alone, which then ends its children."""
-    with log.open("ab") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=errors, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
+class Children:
+    """Processes in sessions of their own, so that Ctrl-C reaches this process alone, which then ends them."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._alive: set[Process] = set()
+
+    @asynccontextmanager
+    async def child(self, *arguments: str) -> AsyncIterator[Process]:
+        """It has ended, and has been waited for, when the block is left."""
+        with self._log.open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=errors, start_new_session=True
+            )
+        self._alive.add(process)
+        try:
+            yield process
+        finally:
+            await self._end(process)
+            self._alive.discard(process)
+
+    def kill(self) -> None:
+        for process in self._alive:
+            if process.returncode is None:
+                process.kill()
+
+    @staticmethod
+    async def _end(process: Process) -> None:
         if process.returncode is None:
             process.terminate()
-            try:
-                async with asyncio.timeout(15):
-                    # Read to the end, or a child that still writes would wait for us.
-                    await asyncio.gather(process.wait(), process.stdout.read() if process.stdout else asyncio.sleep(0))
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        try:
+            async with asyncio.timeout(15):
+                # Read to the end, or a child that still writes would wait for us.
+                await asyncio.gather(process.wait(), process.stdout.read() if process.stdout else asyncio.sleep(0))
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 async def line_of(process: Process) -> str:
@@ -344,15 +387,15 @@ def faults(created: dict[str, Job], found: dict[str, Job], settlements: Settleme
 # --- the demo ------------------------------------------------------------------------------------------------
 
 
-async def demo(store: str, count: int, folder: Path) -> int:
+async def demo(store: str, count: int, folder: Path, screen: Screen, children: Children) -> int:
     began = time.monotonic()
     queue = f"demo-{random.getrandbits(32):08x}"
     effects, log = folder / "effects", folder / "log"
     kill_at = min(KILL_AT, count // 5)
     settlements = Settlements(kill_at)
     serve = ["-m", "jobwire_server", "serve", "--store", store, "--listen", "127.0.0.1:0", "--log-level", "warning"]
-    with Screen() as screen:
-        async with child(*serve, log=log) as server:
+    with screen:
+        async with children.child(*serve) as server:
             first = await line_of(server)
             if not first.startswith("listening on "):
                 return give_up(["The server did not start."], log)
@@ -361,15 +404,14 @@ async def demo(store: str, count: int, folder: Path) -> int:
             program = [__file__, "--work", target, queue, str(effects)]
             async with (
                 AsyncClient(target) as client,
-                child(*program, log=log) as victim,
-                child(*program, log=log) as survivor,
+                children.child(*program) as victim,
+                children.child(*program) as survivor,
                 asyncio.TaskGroup() as tasks,
             ):
                 screen.say(f"Two workers, processes {victim.pid} and {survivor.pid}")
                 background = [
                     tasks.create_task(settlements.listen(victim)),
                     tasks.create_task(settlements.listen(survivor)),
-                    tasks.create_task(kill(victim, settlements, screen)),
                 ]
                 answers = await client.create_many(make_jobs(queue, count))
                 created = {job.id: job for job in answers if isinstance(job, Job)}
@@ -377,16 +419,21 @@ async def demo(store: str, count: int, folder: Path) -> int:
                     refused = next(answer for answer in answers if isinstance(answer, JobwireError))
                     screen.say(f"{count - len(created)} creates were refused: {refused}")
                 screen.say(f"A producer has created {len(created)} jobs")
+                killing = tasks.create_task(
+                    kill(victim, worker_id(queue, victim.pid), client, created, settlements, screen)
+                )
                 unwanted = [job for job in created.values() if EXPECTED[job.type] == "CANCELED"]
-                background.append(tasks.create_task(cancel_all(client, unwanted)))
+                background += [killing, tasks.create_task(cancel_all(client, unwanted))]
                 found = await watch(client, created, settlements, screen)
                 seconds = time.monotonic() - began
                 for task in background:
                     task.cancel()
     print_totals(found.values(), seconds)
     wrong = faults(created, found, settlements, effects)
-    if settlements.count < kill_at:
+    if killing.cancelled():
         wrong.append(f"there were only {settlements.count} settlements, so no worker was killed")
+    else:
+        print(fate(victim.pid, killing.result(), found))
     if wrong or len(created) < count:
         return give_up(wrong, log)
     print(f"All {len(created)} jobs have ended, none was completed twice.")
@@ -400,10 +447,45 @@ def give_up(wrong: Iterable[str], log: Path) -> int:
     return 1
 
 
-async def kill(victim: Process, settlements: Settlements, screen: Screen) -> None:
+async def kill(
+    victim: Process,
+    victim_id: str,
+    client: AsyncClient,
+    created: Iterable[str],
+    settlements: Settlements,
+    screen: Screen,
+) -> list[Job]:
+    """Kills the worker in time; the jobs that it held then, as the server had them."""
     await settlements.kill_now.wait()
     victim.kill()
-    screen.say(f"kill -9 of worker process {victim.pid} at settlement {settlements.count}: what it held will run again")
+    await victim.wait()
+    # Its leases outlive it by seconds, so that what they are read from is no longer changing.
+    jobs = await client.get_many(created)
+    held = [job for job in jobs if state_of(job) == "IN_PROGRESS" and job.lease.worker_id == victim_id]
+    screen.say(
+        f"kill -9 of worker process {victim.pid} after {settlements.count} settlements; jobs it held: {len(held)}"
+    )
+    return held
+
+
+def fate(pid: int, held: Sequence[Job], found: dict[str, Job]) -> str:
+    """What became of the jobs that the killed worker held."""
+    fates: Counter[str] = Counter()
+    for before in held:
+        after = found.get(before.id, before)
+        if after.fence > before.fence:
+            # Of a delivery that was not acknowledged the server counts no attempt and no interruption.
+            fates[
+                "ran again elsewhere" if before.lease.acknowledged else "had only just been delivered and ran elsewhere"
+            ] += 1
+        elif state_of(after) == "CANCELED":
+            fates["had been cancelled"] += 1
+        elif state_of(after) in ENDED:
+            fates["had been reported with its last breath"] += 1
+        else:
+            fates["never ended"] += 1
+    words = ", ".join(f"{count} {fate}" for fate, count in fates.most_common())
+    return f"Worker {pid} held {len(held)} {'job' if len(held) == 1 else 'jobs'} when it was killed: {words or 'none'}."
 
 
 async def watch(
@@ -421,29 +503,44 @@ async def watch(
 
 
 async def until_signal(store: str, count: int, folder: Path) -> int:
-    """Ctrl-C and SIGTERM end the demo's children as well."""
+    """A signal ends the demo's children as well, a second one kills them; both times they are waited for."""
     task = asyncio.current_task()
     assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await demo(store, count, folder)
+    screen, children = Screen(), Children(folder / "log")
+    is_stopping = False
+
+    def stop() -> None:
+        nonlocal is_stopping
+        if is_stopping:
+            children.kill()
+            return
+        is_stopping = True
+        task.cancel()
+        screen.say("stopping server and workers (again: kill them)")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    return await demo(store, count, folder, screen, children)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--store", default="", metavar="URL", help="default: a SQLite file in a temporary folder")
-    parser.add_argument("--jobs", type=int, default=500, metavar="N", help="default: 500")
+    parser.add_argument("--jobs", type=int, default=500, metavar="N", help=f"default: 500, at least {LEAST_JOBS}")
     parser.add_argument("--work", nargs=3, metavar=("TARGET", "QUEUE", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
         target, queue, effects = arguments.work
         work(target, queue, Path(effects))
         return 0
+    if arguments.jobs < LEAST_JOBS:
+        parser.error(f"--jobs {arguments.jobs}: at least {LEAST_JOBS}, or all may have ended before a worker is killed")
     with tempfile.TemporaryDirectory(prefix="jobwire-demo-") as name:
         folder = Path(name)
         try:
             return asyncio.run(until_signal(arguments.store or f"sqlite:///{folder}/jobs.db", arguments.jobs, folder))
         except asyncio.CancelledError:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the folder is still to be deleted
             print("Interrupted; server and workers have ended.", file=sys.stderr)
             return 130
 

@@ -1,20 +1,18 @@
-"""A producer: python producer.py [HOST:PORT]. Creates jobs for the worker beside it, and waits for one of them."""
+"""A producer: python producer.py [HOST:PORT]. Makes a job for the worker beside it, and says how to see its result."""
 
 import asyncio
 import sys
 
-from jobwire_client import AsyncClient, Job, JobState, new_job
+from jobwire_client import AsyncClient
+
+target = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:7272"
 
 
 async def main() -> None:
-    async with AsyncClient(*sys.argv[1:2]) as client:
-        job = await client.create("hello", "world", priority=1)
-        for outcome in await client.create_many(new_job("hello", f"number {n}") for n in range(10)):
-            print(outcome.id if isinstance(outcome, Job) else f"refused: {outcome}")
-        while job.state != JobState.JOB_STATE_COMPLETED:
-            await asyncio.sleep(0.1)
-            job = await client.get(job.id)
-        print(job.result.text)
+    async with AsyncClient(target) as client:
+        job = await client.create("hello", "world", queue="default")
+    print(f"Job {job.id} waits in queue {job.queue} for a worker. What has come of it (result, state, attempts):")
+    print(f"""  grpcurl -plaintext -d '{{"job_id": "{job.id}"}}' {target} jobwire.v1.JobService/GetJob""")
 
 
 asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from tests.server_process import ServerProcess
 from jobwire_client import JobContext, Settled, Worker
 from jobwire_client._settler import Settler, _Update
 from jobwire_client.errors import JobwireError
+from jobwire_client.worker import SAME_WISH
 
 PROGRAM = Path(__file__).with_name("worker_program.py")
 
@@ -51,6 +53,24 @@ class WorkerProcess:
             assert self._process.stdout is not None
             await self._process.stdout.read()
             return await self._process.wait()
+
+
+class Heard(logging.Handler):
+    """The lines of a log, to be waited for in their event loop."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._loop = asyncio.get_running_loop()
+        self._lines = asyncio.Queue[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._loop.call_soon_threadsafe(self._lines.put_nowait, record.getMessage())
+
+    async def line(self, words: str) -> None:
+        """Returns when a line has said so."""
+        async with asyncio.timeout(PATIENCE):
+            while words not in await self._lines.get():
+                pass
 
 
 @asynccontextmanager
@@ -147,7 +167,7 @@ async def test_sigterm_finishes_what_it_can_releases_the_rest_and_claims_no_more
         endless = await bench.client.create("endless", queue=queue)
         await worker.says(f"started {endless.id}")
         worker.send(signal.SIGTERM)
-        await worker.says("is draining")
+        await worker.says("draining: 2 jobs have 2 s to finish; the same again stops at once")
         late = await bench.client.create("endless", queue=queue)
         worker.tell("finished")
         assert await worker.exit_code() == 0
@@ -161,14 +181,62 @@ async def test_sigterm_finishes_what_it_can_releases_the_rest_and_claims_no_more
     assert jobs[1].retry_count == jobs[1].interruption_count == 0
 
 
-async def test_a_second_signal_ends_the_process_at_once(bench: Bench, queue: str) -> None:
+@pytest.mark.parametrize("type", ["endless", "blocking"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_a_second_signal_ends_the_process_at_once_even_when_a_handler_blocks_its_loop(
+    bench: Bench, queue: str, number: signal.Signals, code: int, type: str
+) -> None:
     async with worker_process(bench.address, queue, grace=PATIENCE) as worker:
-        made = await bench.client.create("endless", queue=queue)
+        made = await bench.client.create(type, queue=queue)
+        await worker.says(f"started {made.id}")
+        worker.send(number)
+        if type == "endless":
+            await worker.says("draining: 1 job has 30 s to finish; the same again stops at once")
+        ending = asyncio.create_task(worker.exit_code())
+        while not ending.done():  # what comes within an instant counts as the first
+            worker.send(number)
+            await asyncio.wait([ending], timeout=SAME_WISH)
+        assert ending.result() == code
+
+
+async def test_the_same_signal_twice_in_an_instant_drains(bench: Bench, queue: str) -> None:
+    """As GNU timeout sends it: to the process, and to its group."""
+    async with worker_process(bench.address, queue, grace=PATIENCE) as worker:
+        made = await bench.client.create("finishing", queue=queue)
         await worker.says(f"started {made.id}")
         worker.send(signal.SIGTERM)
-        await worker.says("is draining")
         worker.send(signal.SIGTERM)
-        assert await worker.exit_code() == -signal.SIGTERM
+        await worker.says("draining: 1 job has")
+        worker.tell("finished")
+        assert await worker.exit_code() == 0
+    assert outcomes(await bench.client.get(made.id)) == ["COMPLETED"]
+
+
+@pytest.mark.parametrize("end", [ServerProcess.kill, ServerProcess.terminate], ids=["killed", "redeployed"])
+async def test_an_outage_is_told_in_short_lines_and_its_end_in_one(
+    own_bench: Bench,
+    own_server: ServerProcess,
+    end: Callable[[ServerProcess], object],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "jobwire.worker")
+    heard = Heard()
+    logging.getLogger("jobwire.worker").addHandler(heard)
+    worker = Worker(own_bench.address)
+    worker.handler("quick")(lambda context: "done")
+    try:
+        async with own_bench.working(worker):
+            await own_bench.ended((await own_bench.client.create("quick")).id)
+            await asyncio.to_thread(end, own_server)
+            await heard.line("UNAVAILABLE: connection refused")
+            await asyncio.to_thread(own_server.start)
+            await heard.line("is connected again after")
+    finally:
+        logging.getLogger("jobwire.worker").removeHandler(heard)
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert not [line for _, line in lines if len(line) > 120 or "heartbeat for 0 jobs" in line]
+    assert {level for level, line in lines if "SERVER_DRAINING" in line} <= {"INFO"}
+    assert len([line for _, line in lines if "connected again" in line]) == 1
 
 
 async def test_the_jobs_of_a_killed_worker_run_again(bench: Bench, queue: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 
 from jobwire_client import JobContext, Worker
 
@@ -28,6 +29,12 @@ async def finishing(context: JobContext) -> str:
 async def endless(context: JobContext) -> None:
     log.info("started %s", context.job.id)
     await asyncio.Event().wait()
+
+
+@worker.handler("blocking")
+async def blocking(context: JobContext) -> None:
+    log.info("started %s", context.job.id)
+    time.sleep(60)  # noqa: ASYNC251 - the mistake that this handler is for
 
 
 worker.run_forever()

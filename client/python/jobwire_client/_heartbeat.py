@@ -16,7 +16,8 @@ from jobwire.v1.worker_service_pb2 import HeartbeatRequest, LeaseBeat, LeaseStat
 from jobwire.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobwire_client._backoff import Backoff
 from jobwire_client._channel import open_thread_channel
-from jobwire_client.errors import from_rpc_error
+from jobwire_client._outage import Outage, brief, is_expected
+from jobwire_client.errors import JobwireError, from_rpc_error
 
 LEASES_AT_ONCE: Final = 1_000
 SHORTEST_CALL: Final = 1.0
@@ -85,7 +86,7 @@ class Heartbeat:
     def _beat(self) -> None:
         with open_thread_channel(self._target) as channel:
             workers = WorkerServiceStub(channel)
-            backoff = Backoff(longest=self._interval)
+            backoff, outage = Backoff(longest=self._interval), Outage()
             latest = time.monotonic()
             self._next_round = latest + self._interval
             while True:
@@ -100,19 +101,27 @@ class Heartbeat:
                     self._next_round = now + self._interval
                 if not leases and now < latest + IDLE:
                     continue
-                if self._send(workers, leases):
+                error = self._send(workers, leases)
+                if error is None:
                     latest = now
                     self._not_before = 0.0
                     backoff.reset()
+                    outage.end()
                 else:
-                    self._next_round = self._not_before = time.monotonic() + backoff.next()
+                    wait = backoff.next()
+                    self._next_round = self._not_before = time.monotonic() + wait
+                    # One without leases renews nothing; that the server is away is said by the claim stream.
+                    level = (
+                        outage.level(brief(error), wait, is_expected=is_expected(error)) if leases else logging.DEBUG
+                    )
+                    log.log(level, "a heartbeat for %d jobs was not answered: %s", len(leases), brief(error))
 
     def _is_due(self) -> bool:
         now = time.monotonic()
         return self._is_stopping or now >= self._next_round or (bool(self._unacknowledged) and now >= self._not_before)
 
-    def _send(self, workers: WorkerServiceStub, leases: Sequence[tuple[str, str]]) -> bool:
-        """False: some were not answered."""
+    def _send(self, workers: WorkerServiceStub, leases: Sequence[tuple[str, str]]) -> JobwireError | None:
+        """Why some were not answered; None: all were."""
         for start in range(0, len(leases) or 1, LEASES_AT_ONCE):
             some = leases[start : start + LEASES_AT_ONCE]
             request = HeartbeatRequest(
@@ -120,9 +129,8 @@ class Heartbeat:
             )
             try:
                 answer = workers.Heartbeat(request, timeout=self._timeout)
-            except grpc.RpcError as error:
-                log.warning("a heartbeat for %d jobs was not answered: %s", len(some), from_rpc_error(error))
-                return False
+            except grpc.RpcError as rpc_error:
+                return from_rpc_error(rpc_error)
             with self._changed:
                 for token, _ in some:
                     self._unacknowledged.pop(token, None)
@@ -130,4 +138,4 @@ class Heartbeat:
                 [Beaten(token, status) for (token, _), status in zip(some, answer.leases, strict=True)],
                 answer.directive,
             )
-        return True
+        return None

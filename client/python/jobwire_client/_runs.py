@@ -124,6 +124,11 @@ class Runs:
         self._is_draining = False
         self._is_abandoned = False
 
+    @property
+    def held(self) -> int:
+        """Jobs whose settlement is not answered yet."""
+        return len(self._by_token)
+
     def assign(self, assignments: Iterable[Assignment]) -> None:
         """Takes jobs over. They are acknowledged first, whatever comes of them then."""
         runs: list[_Run] = []

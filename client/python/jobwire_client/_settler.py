@@ -18,6 +18,7 @@ from jobwire.v1.job_service_pb2 import (
     UpdateJobResponse,
 )
 from jobwire_client._backoff import Backoff
+from jobwire_client._outage import brief
 from jobwire_client.client import in_batches
 from jobwire_client.errors import JobwireError, from_item_error, from_rpc_error
 
@@ -91,7 +92,7 @@ class Settler:
         except grpc.aio.AioRpcError as rpc_error:
             error = from_rpc_error(rpc_error)
             if _is_worth_repeating(error):
-                log.info("%d updates are not answered yet, sending them again: %s", len(batch), error)
+                log.info("%d updates are not answered yet, sending them again: %s", len(batch), brief(error))
                 self._put_back(batch, error)
                 return backoff.next(at_least=error.retry_after)
             if len(batch) == 1:

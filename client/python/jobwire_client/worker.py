@@ -25,7 +25,8 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, TypeVar
 
 import grpc
 
@@ -37,6 +38,7 @@ from jobwire_client._backoff import Backoff
 from jobwire_client._channel import DEFAULT_TARGET, open_channel
 from jobwire_client._convert import to_duration
 from jobwire_client._heartbeat import Beaten, Heartbeat
+from jobwire_client._outage import Outage, brief, is_expected
 from jobwire_client._runs import Runs, Settled
 from jobwire_client._settler import Settler
 from jobwire_client.context import Handler
@@ -50,6 +52,12 @@ SILENCE: Final = 45.0
 """Seconds without a word, three keepalives, after which a stream counts as dead although its connection lives."""
 ACKNOWLEDGE_TIMEOUT: Final = 1.0
 """Seconds that the last deliveries are given to be acknowledged before a stopping worker closes its stream."""
+
+STEADY: Final = 0.2
+"""Seconds that a stream must have lived for the outage before it to be over: a refusal begins as a stream does."""
+SAME_WISH: Final = 0.1
+"""Seconds within which a second signal counts as the first: GNU timeout and some shells signal the process and its
+group."""
 
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
@@ -98,6 +106,9 @@ class Worker:
         self._handlers: dict[str, Handler] = {}
         self._session = 0
         self._stopping = asyncio.Event()
+        self._is_draining = False
+        self._signalled: float | None = None
+        """When the first signal came."""
 
     @property
     def id(self) -> str:
@@ -124,7 +135,10 @@ class Worker:
         self._stopping.set()
 
     def run_forever(self) -> None:
-        """`run` in an event loop of its own, until SIGTERM or Ctrl-C. A second signal ends the process at once."""
+        """`run` in an event loop of its own, until SIGTERM or Ctrl-C. A second signal ends the process at once.
+
+        The exit code then is 143 or 130, and what it held runs again when the leases have run out.
+        """
         asyncio.run(self._run_until_signal())
 
     async def run(self) -> None:
@@ -166,7 +180,8 @@ class Worker:
                 grace = self._grace
             finally:
                 stopping.cancel()
-                log.info("worker %s is draining", self.id)
+                self._is_draining = True
+                self._log_drain(runs.held, grace)
                 # Closing the stream hands unacknowledged deliveries back, so those that run here come first.
                 await runs.acknowledged(timeout=ACKNOWLEDGE_TIMEOUT)
                 claiming.cancel()
@@ -180,19 +195,40 @@ class Worker:
 
     async def _run_until_signal(self) -> None:
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
 
-        def drain() -> None:
-            for number in signals:
-                loop.remove_signal_handler(number)
-            self.stop()
+        # Not by the loop: a handler that blocks it must not keep a second signal from ending the process.
+        def caught(number: int, _frame: FrameType | None) -> None:
+            now = time.monotonic()
+            if self._signalled is None:
+                self._signalled = now
+                loop.call_soon_threadsafe(self._stop_by_signal)
+            elif now - self._signalled > SAME_WISH:
+                end_process(number)
 
-        for number in signals:
-            try:
-                loop.add_signal_handler(number, drain)
-            except NotImplementedError:  # Windows: Ctrl-C cancels `run`, which drains without grace
-                break
-        await self.run()
+        before = {number: signal.signal(number, caught) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            await self.run()
+        finally:
+            # After a signal the process is about to end, and a thread that still runs can hold that up.
+            if self._signalled is None:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _stop_by_signal(self) -> None:
+        if self._is_draining:
+            log.warning("draining already; the same again stops at once")
+        self.stop()
+
+    def _log_drain(self, held: int, grace: float) -> None:
+        level, again = logging.INFO, ""
+        if self._signalled is not None:
+            level, again = logging.WARNING, "; the same again stops at once"
+        if held == 0:
+            log.log(level, "draining: no job is held%s", again)
+        else:
+            log.log(
+                level, "draining: %d %s %g s to finish%s", held, "job has" if held == 1 else "jobs have", grace, again
+            )
 
     def _heard(self, runs: Runs, beaten: Sequence[Beaten], directive: WorkerDirective.ValueType) -> None:
         for lease in beaten:
@@ -208,13 +244,19 @@ class Worker:
 
     async def _claim(self, claim: ClaimJob, runs: Runs) -> None:
         """Keeps one claim stream open. Returns never; raises what no reconnecting can mend."""
-        backoff = Backoff()
+        backoff, outage = Backoff(), Outage()
+        loop = asyncio.get_running_loop()
         while True:
             opened = time.monotonic()
             call = claim(self._claim_request())
             error: JobwireError | None = None
+            cause = "its stream has ended"
+            steady: asyncio.TimerHandle | None = None
             reconnect_after: float | None = None
             try:
+                async with asyncio.timeout(SILENCE):
+                    await call.initial_metadata()
+                steady = loop.call_later(STEADY, self._log_recovery, outage)
                 while (event := await self._next(call)) is not None:
                     backoff.reset()
                     if event.HasField("drain") and event.drain.HasField("reconnect_after"):
@@ -222,9 +264,12 @@ class Worker:
                     self._take(event, runs)
             except grpc.aio.AioRpcError as rpc_error:
                 error = from_rpc_error(rpc_error)
+                cause = brief(error)
             except TimeoutError:
-                log.warning("the claim stream of worker %s has gone silent", self.id)
+                cause = f"its stream was silent for {SILENCE:g} s"
             finally:
+                if steady is not None:
+                    steady.cancel()
                 call.cancel()
             if isinstance(error, Superseded) or (error and error.code == grpc.StatusCode.INVALID_ARGUMENT):
                 log.error("worker %s ends: %s", self.id, error)
@@ -233,8 +278,13 @@ class Worker:
                 backoff.reset()
             retry_after = error.retry_after if error else None
             wait = backoff.next(at_least=retry_after if reconnect_after is None else reconnect_after)
-            log.warning("worker %s reconnects in %.1f s: %s", self.id, wait, error or "its stream has ended")
+            level = outage.level(cause, wait, is_expected=is_expected(error))
+            log.log(level, "worker %s reconnects in %.1f s: %s", self.id, wait, cause)
             await asyncio.sleep(wait)
+
+    def _log_recovery(self, outage: Outage) -> None:
+        if (seconds := outage.end()) is not None:
+            log.info("worker %s is connected again after %.1f s", self.id, seconds)
 
     @staticmethod
     async def _next(call: ClaimStream) -> ClaimJobResponse | None:
@@ -271,6 +321,17 @@ def new_worker_id() -> str:
     """Host, pid and something random, in the grammar of worker names."""
     host = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).lstrip("._-")[:32]
     return f"{host or 'worker'}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def end_process(number: int) -> NoReturn:
+    """Ends this process as a shell has it for that signal, and only the log is tidied up."""
+    # For a log that cannot be written: one signal more ends it.
+    signal.signal(number, signal.SIG_DFL)
+    try:
+        log.warning("stopped at once: what ran here will run again when its lease has run out")
+        logging.shutdown()
+    finally:
+        os._exit(128 + number)
 
 
 def _own_version() -> str:
