@@ -17,12 +17,14 @@ from jobwire_server.service.claims import ClaimService
 from jobwire_server.service.jobs import JobService
 from jobwire_server.service.maintenance import Maintenance
 from jobwire_server.service.workers import WorkerService
-from jobwire_server.store.base import Store
+from jobwire_server.store.base import CannotOpen, Store
+from jobwire_server.store.redis.store import RedisStore
 from jobwire_server.store.sqlite.store import SqliteStore
 
 log = logging.getLogger("jobwire")
 
 _COUNTED = 1001
+_STORES = "sqlite:///FILE (four slashes for an absolute path), redis://HOST:PORT, rediss://HOST:PORT and memory://"
 
 
 class App:
@@ -106,8 +108,8 @@ class App:
                 log.critical("a part of the server has ended by itself", exc_info=task.exception())
 
 
-def open_store(url: str) -> SqliteStore:
-    """The store a URL names, not opened yet."""
+def open_store(url: str) -> SqliteStore | RedisStore:
+    """The store a URL names, not opened yet. Raises ConfigError."""
     scheme, separator, rest = url.partition("://")
     match scheme:
         case "memory" if rest in ("", "/"):
@@ -122,8 +124,13 @@ def open_store(url: str) -> SqliteStore:
                 "--store: a sqlite URL is sqlite:///FILE, four slashes for an absolute path, and nothing more:"
                 " no options, none of ?, # and % in the name; memory:// keeps nothing"
             )
-        case "redis" | "rediss" | "redis+sentinel" | "redis+cluster" | "auto":
-            raise ConfigError(f"--store: {scheme} is not built yet; there are sqlite:///FILE and memory://")
+        case "redis" | "rediss":
+            try:
+                return RedisStore(url)
+            except CannotOpen as error:
+                raise ConfigError(f"--store: {error}") from error
+        case "redis+sentinel" | "redis+cluster" | "auto":
+            raise ConfigError(f"--store: {scheme} is not built yet; there are {_STORES}")
     # Not the URL itself: it may carry a password.
-    known = "expected sqlite:///FILE (four slashes for an absolute path) or memory://"
-    raise ConfigError(f"--store: {scheme} is no store of jobwire's; {known}" if separator else f"--store: {known}")
+    what = f"{scheme} is no store of jobwire's" if separator else "that is no URL"
+    raise ConfigError(f"--store: {what}; there are {_STORES}")

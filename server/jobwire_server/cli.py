@@ -9,8 +9,10 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigError, split_address
 
@@ -51,7 +53,9 @@ def main() -> None:
     show_default=True,
     show_envvar=True,
     metavar="URL",
-    help="Where jobs are kept: sqlite:///FILE (four slashes for an absolute path), or memory:// to keep nothing.",
+    help="Where jobs are kept: sqlite:///FILE (four slashes for an absolute path), redis://[user:password@]HOST:PORT/DB"
+    " or rediss://…, Redis 7.0 or Valkey 7.2 at least, or memory:// to keep nothing. A password belongs into"
+    " JOBWIRE_STORE: everybody on this machine can read a command line.",
 )
 @click.option(
     "--listen",
@@ -102,6 +106,9 @@ def serve(
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
+    source = click.get_current_context().get_parameter_source("store")
+    if source is ParameterSource.COMMANDLINE and urlsplit(store).password:
+        log.warning("the password in --store can be read by everybody on this machine: use JOBWIRE_STORE")
     try:
         config = Config(
             store=store, listen=listen, insecure=insecure, reflection=reflection, drain_timeout=drain_timeout
@@ -159,7 +166,11 @@ async def _serve(config: Config) -> int:
 
 def _greeting(address: str, config: Config, info: StoreInfo) -> str:
     """The address alone on the first line, for programs; then what a newcomer needs next."""
-    promise = {"fsynced": "an OK means it is on the disk", "none": "gone when this process ends"}
+    promise = {
+        "fsynced": "an OK means it is on the disk",
+        "everysec": "on the disk within a second or two of an OK",
+        "none": "not kept on any disk",
+    }
     lines = [
         f"listening on {address}",
         f"store        {info.url}  ({info.engine}; {promise.get(info.durability, info.durability)})",

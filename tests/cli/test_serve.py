@@ -25,7 +25,9 @@ from jobwire_server.config import Config, ConfigError
         ("sqlite:///folder/", "sqlite:///FILE"),
         ("sqlite://a.db", "sqlite:///FILE"),
         ("postgres://somebody:secret@host/db", "postgres is no store"),
-        ("jobs.db", "expected sqlite:///FILE"),
+        ("jobs.db", "no URL"),
+        ("redis://:secret@host:port", "port"),
+        ("redis://host?pool=many", "pool="),
         ("memory://a", "memory is no store"),
     ],
 )

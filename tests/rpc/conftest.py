@@ -1,14 +1,17 @@
-"""A real server in this process, over a port, on each store that needs no other server."""
+"""A real server in this process, over a port, on each engine."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from tests.conftest import ENGINES
+from tests.store import invariants
+from tests.valkey_process import Keyspace
 
 from jobwire.v1 import worker_service_pb2 as worker_api
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -16,7 +19,7 @@ from jobwire.v1.job_service_pb2 import Assignment
 from jobwire.v1.job_service_pb2_grpc import JobServiceStub
 from jobwire.v1.worker_pb2 import WorkerIdentity
 from jobwire.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobwire_server.app import App
+from jobwire_server.app import App, open_store
 from jobwire_server.config import Config
 
 if TYPE_CHECKING:
@@ -51,9 +54,25 @@ class Wire:
         return lease.state
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/jobs.db"
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return cast(str, request.param)
+
+
+@pytest.fixture
+async def store_url(engine: str, keyspace: Keyspace | None, tmp_path: Path) -> AsyncIterator[str]:
+    """An empty store. When all that used it is over, its invariants must hold."""
+    if keyspace is not None:
+        url = keyspace.url
+    else:
+        url = "memory://" if engine == "memory" else f"sqlite:///{tmp_path}/jobs.db"
+    yield url
+    if engine != "memory":  # nothing is left of that
+        store = open_store(url)
+        await store.open()
+        broken = await invariants.broken(store, keyspace)
+        await store.close()
+        assert not broken
 
 
 @pytest.fixture

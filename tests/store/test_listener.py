@@ -5,7 +5,7 @@ import gc
 from tests.store.making import put
 
 from jobwire_server.store.base import Hints, Store, WorkerNotice
-from jobwire_server.store.sqlite.listener import MAX_NOTICES, Listener
+from jobwire_server.store.listener import MAX_NOTICES, Listener
 from jobwire_server.store.sqlite.store import SqliteStore
 
 

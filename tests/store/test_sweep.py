@@ -162,7 +162,14 @@ async def test_ended_jobs_are_purged_when_their_retention_has_passed(store: Stor
     assert await is_there(store, "waiting")
 
 
-async def test_purge_keeps_to_its_limit_and_forgets_requests_too(store: Store, clock: Clock) -> None:
+async def test_purge_keeps_to_its_limit(store: Store, clock: Clock) -> None:
+    for n in range(3):
+        await put(store, f"j{n}", JobState.CANCELED, retention=SECOND)
+    clock.now += DAY
+    assert [await store.purge(limit=2), await store.purge(limit=2), await store.purge(limit=2)] == [2, 1, 0]
+
+
+async def test_purge_forgets_requests_too(store: Store, clock: Clock) -> None:
     for n in range(3):
         await put(store, f"j{n}", JobState.CANCELED, retention=SECOND, request_key=bytes([n]))
     clock.now += DAY

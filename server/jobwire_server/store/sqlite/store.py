@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import apsw
 
-from jobwire_server.domain.job import NewJob
+from jobwire_server.domain.job import SECOND, NewJob
 from jobwire_server.domain.move import Move
 from jobwire_server.store.base import (
     ClaimRequest,
@@ -27,14 +27,17 @@ from jobwire_server.store.base import (
     StoreUnavailable,
     WorkerInfo,
 )
+from jobwire_server.store.listener import Listener
 from jobwire_server.store.sqlite import claim, codec, create, move, opening, renew, rows, sweep
 from jobwire_server.store.sqlite.codec import UNREADABLE
 from jobwire_server.store.sqlite.lane import Lane
-from jobwire_server.store.sqlite.listener import Listener
 from jobwire_server.store.sqlite.transaction import Transaction
 
 RESERVE: Final = 64 * 1024 * 1024
 """Bytes of disk below which creates are refused, so that what is there already can be worked off."""
+
+OUTAGE_GAP: Final = 3 * SECOND
+"""Between two sweeps; a longer one was an outage."""
 
 T = TypeVar("T")
 
@@ -47,7 +50,8 @@ def system_clock() -> int:
 class SqliteStore:
     """One process, one writer, an fsync before every OK; `path` None keeps all in memory and promises nothing.
 
-    `clock` and `free_disk` (bytes left where the database is) are asked in the store's own threads.
+    `clock` and `free_disk` (bytes left where the database is) are asked in the store's own threads. When more than
+    `outage_gap` passes between two calls of `overdue`, or the clock went back, that was an outage; None = never.
     """
 
     def __init__(
@@ -56,15 +60,18 @@ class SqliteStore:
         *,
         clock: Callable[[], int] = system_clock,
         free_disk: Callable[[], int] | None = None,
+        outage_gap: int | None = OUTAGE_GAP,
     ) -> None:
-        self._path = None if path is None else Path(path).absolute()
+        self._path = None if path is None else Path(path).resolve()  # a link and its target share one lock
         self._clock = clock
         self._free_disk = free_disk
+        self._outage_gap = outage_gap
         self._lock: opening.FileLock | None = None
         self._writer: Lane | None = None
         self._reader: Lane | None = None
         self._durability = ""
         self._recovered_at = 0
+        self._swept = 0
         self._listeners: WeakSet[Listener] = WeakSet()
         self._closed = False
         self.failed: Final = asyncio.Event()
@@ -193,7 +200,11 @@ class SqliteStore:
         return await self._write(lambda transaction: sweep.promote(transaction, limit), weight=limit)
 
     async def overdue(self, *, queues: Sequence[str] = (), limit: int) -> Snapshot:
-        return await self._write(lambda transaction: sweep.overdue(transaction, queues, limit), weight=limit)
+        def read(transaction: Transaction) -> Snapshot:
+            self._notice_gap(transaction)
+            return sweep.overdue(transaction, queues, limit)
+
+        return await self._write(read, weight=limit)
 
     async def leased(self, *, queues: Sequence[str] = (), longer_than: int, limit: int) -> Snapshot:
         return await self._write(
@@ -212,6 +223,13 @@ class SqliteStore:
         if self._closed:
             listener.close()
         return listener
+
+    def _notice_gap(self, transaction: Transaction) -> None:
+        """A server that stood still (SIGSTOP, a suspended machine) or whose clock jumped heard no worker meanwhile."""
+        gap = transaction.now - self._swept
+        if self._outage_gap is not None and self._swept and not 0 <= gap <= self._outage_gap:
+            self._recovered_at = transaction.recovered_at = transaction.now
+        self._swept = transaction.now
 
     # --- within ---------------------------------------------------------------------------------------------
 

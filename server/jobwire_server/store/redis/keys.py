@@ -1,0 +1,54 @@
+"""The names of all keys; nothing else spells them.
+
+Every key begins with one hash tag, so that one script can see all of them, on a cluster too. User text enters a name
+by the grammar of ids and names, or hashed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PARTITIONS: Final = 1
+
+_NAMES: Final = {
+    "META": ":meta",  # hash: schema, partitions, create_time
+    "JOB": ":job:",  # <id>: hash, the job's small fields by their names in domain.job.Job; codec.py
+    "SPEC": ":spec:",  # <id>: string, the submission; absent when empty
+    "RESULT": ":result:",  # <id>: string, the result; absent when there is none
+    "DETAIL": ":detail:",  # <id>: string, JSON object of what may grow: error, history, progress, cancel_reason
+    "INDEX": ":q:",  # <queue>:<state>: sorted set of job ids by score
+    "EXPIRY": ":expiry",  # sorted set: waiting jobs that were never started, by expire_time
+    "LEASES": ":w:",  # <worker>: sorted set of the jobs leased to it by claim time; its size is the credit used
+    "USER": ":u:",  # <SHA-1 of the user id>: sorted set of the user's jobs by create time
+    "REQUEST": ":request:",  # <hash>: string, "<forgotten at> <digest> <job id>", for a day
+    "QUEUES": ":queues",  # set of queue names
+    "QUEUE": ":queue:",  # <name>: hash, settings and last_queue_time
+    "WORKERS": ":workers",  # set of worker ids
+    "WORKER": ":worker:",  # <id>: hash, session, last beat, returned deliveries, what it says of itself
+    "CALL": ":call:",  # <call id>: string, what a call has done, for as long as it may be sent again
+    "CHANGE": ":change",  # counter: one up with each script that changed jobs or rang a bell
+    "SWEPT": ":swept",  # hash: swept_at, recovered_at
+    "HINTS": ":hints",  # channel: "<change> <JSON object>"
+}
+
+
+def partition_of(queue: str) -> int:
+    """The partition that holds a queue with all its jobs. One for now: strict order, one script sees everything."""
+    return 0
+
+
+class Keys:
+    """The keys of one partition under one prefix."""
+
+    def __init__(self, prefix: str, partition: int = 0) -> None:
+        self.tag: Final = f"{{{prefix}:{partition}}}"
+        self.meta: Final = self.tag + _NAMES["META"]
+        """What every script is given as KEYS[1]: it routes the call, and carries the tag."""
+        self.swept: Final = self.tag + _NAMES["SWEPT"]
+        self.hints: Final = self.tag + _NAMES["HINTS"]
+
+
+def lua() -> str:
+    """The same names for scripts: each a local that holds what follows TAG."""
+    names = "".join(f"local {name} = '{suffix}'\n" for name, suffix in _NAMES.items())
+    return f"local TAG = string.sub(KEYS[1], 1, {-1 - len(_NAMES['META'])})\n{names}"

@@ -1,0 +1,128 @@
+"""Sends calls to the engine, and sends them again while nobody knows whether they were done.
+
+Each script repeats harmlessly: what it did is found in the rows, or under the id of its call. That is why the retrying
+is here and redis-py's own is off: a script that is sent again says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ConnectionError,  # noqa: A004  # its name in redis-py
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004  # its name in redis-py
+)
+
+from jobwire_server.store.base import StoreFull, StoreUnavailable
+from jobwire_server.store.redis.scripts import Answer, Call
+
+DEADLINE: Final = 6.0
+"""Seconds after which a call that nobody answered is given up."""
+
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.2
+
+_LOST: Final = (ConnectionError, TimeoutError, OSError)
+"""After these nobody knows whether the script ran."""
+
+_REFUSED: Final = (ReadOnlyError, MasterDownError)
+_REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MASTERDOWN", "UNBLOCKED")
+"""First words of an engine that cannot write now; nothing happened."""
+
+_log = logging.getLogger(__name__)
+
+
+class Link:
+    """The way to the engine. `clock` and `outage_gap` go with every call; see RedisStore."""
+
+    def __init__(
+        self, client: Redis, meta: str, *, clock: Callable[[], int] | None, outage_gap: int | None, name: str
+    ) -> None:
+        self.client: Final = client
+        self._execute: Callable[..., Awaitable[Any]] = client.execute_command
+        self._meta = meta
+        self._clock = clock
+        self._gap = "" if outage_gap is None else str(outage_gap)
+        self._name = name
+        self._is_lost = False
+
+    async def run(self, call: Call[Any]) -> Answer:
+        """What the script answered. Raises StoreUnavailable or StoreFull as store.base has it."""
+        call_id = os.urandom(8).hex()
+        arguments = call.arguments.encode()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DEADLINE
+        pause = _FIRST_PAUSE
+        may_be_done = False
+        while True:
+            try:
+                answer = await self._evaluate(call, call_id, arguments, may_be_done)
+            except (AuthenticationError, AuthorizationError) as error:
+                raise StoreUnavailable(f"{self._name}: {error}") from error
+            except OutOfMemoryError as error:
+                if may_be_done:
+                    raise StoreUnavailable(f"{self._name}: {error}") from error
+                raise StoreFull(f"{self._name} has reached its maxmemory") from error
+            except _LOST as error:
+                may_be_done = True
+                reason: Exception = error
+            except ResponseError as error:
+                if not isinstance(error, _REFUSED) and not str(error).startswith(_REFUSALS):
+                    raise
+                reason = error
+            else:
+                self._found()
+                return answer
+            self._missed(reason)
+            if loop.time() + pause > deadline:
+                raise StoreUnavailable(f"{self._name}: {type(reason).__name__}: {reason}") from reason
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _evaluate(self, call: Call[Any], call_id: str, arguments: bytes, is_repeat: bool) -> Answer:
+        now = "" if self._clock is None else str(self._clock())
+        given = (1, self._meta, now, self._gap, call_id, "1" if is_repeat else "", arguments, call.blob)
+        try:
+            answer = await self._execute("EVALSHA", call.script.sha, *given)
+        except NoScriptError:  # never seen, or flushed: nothing happened
+            answer = await self._execute("EVAL", call.script.source, *given)
+        now_text, change, hints, json, blob = answer
+        return Answer(int(now_text), int(change or 0), hints, json, blob)
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable at once when there is no answer."""
+        try:
+            await self._execute("PING")
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
+
+    async def field(self, key: str, name: str) -> bytes | None:
+        """One field of a hash; raises StoreUnavailable at once when there is no answer."""
+        try:
+            value: bytes | None = await self._execute("HGET", key, name)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
+        return value
+
+    def _missed(self, reason: Exception) -> None:
+        if not self._is_lost:
+            _log.warning("%s does not answer: %s: %s", self._name, type(reason).__name__, reason)
+        self._is_lost = True
+
+    def _found(self) -> None:
+        if self._is_lost:
+            _log.info("%s answers again", self._name)
+        self._is_lost = False

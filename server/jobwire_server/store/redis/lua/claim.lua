@@ -1,0 +1,75 @@
+#!lua flags=allow-oom
+-- Leases jobs from the head of a queue to each request in turn.
+-- Guard: the queue's pause and ceiling; the worker's session, silence, returned deliveries and credit.
+-- Returns: JSON {claimed: list of [outcome, held, jobs], remaining}.
+-- Keeps: no worker holds more than its max_in_flight; expired jobs are looked past, a few; sent again, the call answers
+--   what its tokens took and takes nothing more.
+--!include call rows changes fields names places outage hints queues workers flush claiming leasing
+local name, requests = ARGS[1], ARGS[2]
+local settings = queue(name)
+local waiting = redis.call('ZCARD', index(name, 'queued'))
+local running = settings.max_in_flight and redis.call('ZCARD', index(name, 'in_progress')) or 0
+local held, grants, wanted, taken = {}, {}, 0, 0
+
+local function room(already_taken)
+    if settings.paused then
+        return 0
+    end
+    local left = waiting - already_taken
+    return settings.max_in_flight and math.min(left, settings.max_in_flight - running - already_taken) or left
+end
+
+local function held_by(id)
+    held[id] = held[id] or redis.call('ZCARD', leases_of(id))
+    return held[id]
+end
+
+local function grant(request)
+    local outcome, limit = may_claim(request), 0
+    if outcome == 'ok' then
+        -- Earlier requests of the same worker in this call hold what they were granted already.
+        limit = math.max(0, math.min(#request.tokens, request.max_in_flight - held_by(request.worker_id), room(wanted)))
+        wanted = wanted + limit
+        held[request.worker_id] = held_by(request.worker_id) + limit
+    end
+    return { outcome = outcome, limit = limit, jobs = {} }
+end
+
+local function hand_out(head, each, request)
+    while #each.jobs < each.limit and taken < #head do
+        taken = taken + 1
+        lease(head[taken], request, request.tokens[#each.jobs + 1])
+        each.jobs[#each.jobs + 1] = head[taken].id
+    end
+    if each.outcome == 'ok' then
+        held[request.worker_id] = held[request.worker_id] - each.limit + #each.jobs
+    end
+end
+
+local done, head, seen_expired = done_before(), {}, 0
+if done then
+    taken_before(done, requests, grants)
+else
+    for i, request in ipairs(requests) do
+        grants[i] = grant(request)
+    end
+    if wanted > 0 then
+        head, seen_expired = head_of(name, wanted)
+    end
+    for i, each in ipairs(grants) do
+        hand_out(head, each, requests[i])
+    end
+end
+local change, told = flush()
+local claimed, ids = {}, {}
+for i, each in ipairs(grants) do
+    local jobs = {}
+    for n, id in ipairs(each.jobs) do
+        jobs[n] = encoded(rows[id])
+    end
+    ids[i] = each.jobs
+    claimed[i] = encoded_list({ cjson.encode(each.outcome), held_by(requests[i].worker_id), encoded_list(jobs) })
+end
+remember(done or ids, taken > 0)
+local remaining = math.max(0, math.min(waiting - taken - seen_expired, room(taken)))
+return answer(change, told, '{"claimed":' .. encoded_list(claimed) .. ',"remaining":' .. text(remaining) .. '}')

@@ -1,0 +1,65 @@
+-- The end of a call that changes jobs: everything is written, then told.
+local strings, gone = {}, {}
+
+local function write_string(key, value)
+    if value and value ~= '' then
+        strings[#strings + 1], strings[#strings + 2] = key, value
+    else
+        gone[#gone + 1] = key
+    end
+end
+
+local function write_beside(row)
+    local id = row.id
+    if row.new_spec then
+        write_string(TAG .. SPEC .. id, row.spec)
+    end
+    if row.new_result then
+        if row.result == '' then
+            strings[#strings + 1], strings[#strings + 2] = TAG .. RESULT .. id, ''
+        else
+            write_string(TAG .. RESULT .. id, row.result)
+        end
+    end
+    local detail = detail_of(row)
+    if row.rewrites_detail then
+        write_string(TAG .. DETAIL .. id, detail)
+    end
+    local beside = (detail and 'd' or '') .. (row.result and 'r' or '')
+    set(row, 'beside', beside ~= '' and beside)
+end
+
+local function write_row(row)
+    if row.new_spec or row.new_result or row.rewrites_detail then
+        write_beside(row)
+    end
+    local key, put = TAG .. JOB .. row.id, row.put
+    if #put > 0 then
+        redis.call('HSET', key, unpack(put))
+    end
+    if row.drops then
+        call_with('HDEL', key, dropped(row), 1)
+    end
+end
+
+-- Writes all and answers (change, hints) as `ring` does.
+local function flush()
+    write_places()
+    local has_changed = #removed > 0
+    for _, row in pairs(rows) do
+        if row then
+            write_row(row)
+            has_changed = has_changed or row.has_changed
+        end
+    end
+    call_with('MSET', nil, strings, 2)
+    call_with('UNLINK', nil, gone, 1)
+    write_queues()
+    write_workers()
+    return ring(has_changed)
+end
+
+-- The answer of every script: time, change, hints, JSON, large parts.
+local function answer(change, told, json)
+    return { NOW_TEXT, change, told, json, table.concat(blobs) }
+end

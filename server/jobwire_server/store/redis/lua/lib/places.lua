@@ -1,0 +1,70 @@
+-- Where jobs stand: the state indices, the expiry index, the leases, the users' jobs; and the writing of it all.
+local WAITING = { scheduled = true, queued = true }
+local ENDED = { completed = true, failed = true, canceled = true, expired = true }
+local places = {}
+local removed = {}
+
+-- The job stands in that sorted set with this score (text); false = not any more.
+local function place(key, id, score)
+    local members = places[key]
+    if not members then
+        members = {}
+        places[key] = members
+    end
+    members[id] = score
+end
+
+local function expiry_of(state, fields)
+    return WAITING[state] and not fields.start_time and fields.expire_time or false
+end
+
+-- The job, which stood in `from` (false = nowhere) with that expiry, stands where its fields say.
+local function placed(row, from, old_expiry)
+    local fields = row.fields
+    if from and from ~= fields.state then
+        place(index(fields.queue, from), row.id, false)
+    end
+    place(index(fields.queue, fields.state), row.id, fields.score)
+    local expiry = expiry_of(fields.state, fields)
+    if expiry ~= old_expiry then
+        place(TAG .. EXPIRY, row.id, expiry)
+    end
+end
+
+-- The job goes, with all that stands beside it.
+local function remove(id, fields, from, old_expiry)
+    place(index(fields.queue, from), id, false)
+    if old_expiry then
+        place(TAG .. EXPIRY, id, false)
+    end
+    if fields.user_id then
+        place(TAG .. USER .. redis.sha1hex(fields.user_id), id, false)
+    end
+    for _, kind in ipairs({ JOB, SPEC, RESULT, DETAIL }) do
+        removed[#removed + 1] = TAG .. kind .. id
+    end
+    rows[id] = false
+end
+
+local function write_places()
+    local keys = {}
+    for key in pairs(places) do
+        keys[#keys + 1] = key
+    end
+    -- Whatever is wrong with a key should show before the first write: there is no roll-back.
+    call_with('EXISTS', nil, keys, 1)
+    for key, members in pairs(places) do
+        local gone, here = {}, {}
+        for id, score in pairs(members) do
+            if score then
+                here[#here + 1] = score
+                here[#here + 1] = id
+            else
+                gone[#gone + 1] = id
+            end
+        end
+        call_with('ZREM', key, gone, 1)
+        call_with('ZADD', key, here, 2)
+    end
+    call_with('UNLINK', nil, removed, 1)
+end

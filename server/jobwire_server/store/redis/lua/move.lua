@@ -1,0 +1,56 @@
+#!lua flags=allow-oom
+-- Judges each Move's guard and applies it, in order.
+-- Guard: domain.guard.judge: operation, token, version, unacknowledged, overdue, as far as the Move sets them.
+-- Returns: JSON list of [outcome, job or false].
+-- Keeps: a repeated operation writes nothing; a job stands in one state index; whatever ends a lease frees its credit.
+--!include call rows changes fields names places outage hints queues workers flush holder moving
+local done = done_before()
+local answers, outcomes, seen, ids, matters = {}, {}, {}, {}, false
+
+local function judge(fields, token, version, shape)
+    if token and (fields.state ~= 'in_progress' or fields.token ~= token) then
+        return 'lost'
+    end
+    if version and (fields.version or '1') ~= version then
+        return 'stale'
+    end
+    if shape.unacknowledged and fields.acknowledged then
+        return 'stale'
+    end
+    if shape.overdue and not is_overdue(fields) then
+        return 'stale'
+    end
+    return 'ok'
+end
+
+local shapes, moves = ARGS[1], ARGS[2]
+for i, move in ipairs(moves) do
+    local id = move[2]
+    ids[i] = id
+    -- Of two Moves of one job only the second is found in the row, and of one that removed it neither.
+    matters = matters or seen[id]
+    seen[id] = true
+end
+load(ids)
+for i, move in ipairs(moves) do
+    local number, id, operation, token, version, submission_size, result_size = unpack(move)
+    local row, outcome, shape = rows[id], 'gone', shapes[number]
+    local submission = submission_size and take(submission_size)
+    local result = result_size and take(result_size)
+    if done then
+        outcome = done[i]
+    elseif row and operation ~= '' and row.fields.last_operation == operation then
+        outcome = 'ok'
+    elseif row then
+        outcome = judge(row.fields, token, version, shape)
+        if outcome == 'ok' then
+            apply(row, shape, operation, submission, result)
+            matters = matters or not rows[id]
+        end
+    end
+    outcomes[i] = outcome
+    answers[i] = '["' .. outcome .. '",' .. encoded(rows[id]) .. ']'
+end
+local change, told = flush()
+remember(outcomes, matters and not done)
+return answer(change, told, encoded_list(answers))

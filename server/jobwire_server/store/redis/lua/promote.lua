@@ -1,0 +1,41 @@
+#!lua flags=allow-oom
+-- Moves SCHEDULED jobs whose time has come to QUEUED, in all queues.
+-- Guard: due now.
+-- Returns: JSON number of jobs moved.
+-- Keeps: each queue is entered in the order of the due times.
+--!include call rows changes fields names places outage hints queues workers flush
+local limit, promoted = ARGS[1], 0
+
+local function promote(row)
+    local fields = row.fields
+    local old_expiry = expiry_of('scheduled', fields)
+    local queue_time, score = enter(fields.queue, fields)
+    row.has_changed = true
+    set(row, 'state', 'queued')
+    set(row, 'queue_time', queue_time)
+    set(row, 'score', score)
+    count_up(row, 'version')
+    count_up(row, 'revision')
+    set(row, 'update_time', NOW_TEXT)
+    placed(row, 'scheduled', old_expiry)
+    tell_count('queued', fields.queue, 1)
+end
+
+for _, name in ipairs(redis.call('SMEMBERS', TAG .. QUEUES)) do
+    if promoted == limit then
+        break
+    end
+    local key = index(name, 'scheduled')
+    local ids = redis.call('ZRANGEBYSCORE', key, '-inf', NOW_TEXT, 'LIMIT', 0, limit - promoted)
+    load(ids)
+    for _, id in ipairs(ids) do
+        if rows[id] and rows[id].fields.state == 'scheduled' then
+            promote(rows[id])
+            promoted = promoted + 1
+        else
+            place(key, id, false)
+        end
+    end
+end
+local change, told = flush()
+return answer(change, told, text(promoted))

@@ -1,0 +1,58 @@
+#!lua flags=allow-oom
+-- Extends each lease that is still held under its token; the first renewal acknowledges the delivery.
+-- Guard: IN_PROGRESS under this token.
+-- Returns: JSON list of [outcome, remaining, job or false].
+-- Keeps: no renewal passes limit_time; a mere renewal leaves the version alone.
+--!include call rows changes fields names places outage hints queues workers flush
+local function acknowledge(row)
+    local fields = row.fields
+    set(row, 'acknowledged', '1')
+    set(row, 'return_count', false)
+    set(row, 'start_time', fields.start_time or fields.claim_time)
+    if fields.execution_timeout then
+        -- A cancel that came before the acknowledgment may have set a sooner limit.
+        local limit_time = NOW + tonumber(fields.execution_timeout)
+        set(row, 'limit_time', text(math.min(limit_time, tonumber(fields.limit_time or limit_time))))
+    end
+end
+
+-- `progress` is JSON that lacks its time: only the store knows it.
+local function renew(row, progress)
+    local fields = row.fields
+    if not fields.acknowledged or progress then
+        row.has_changed = true -- a mere renewal is no change
+        count_up(row, 'version')
+        set(row, 'update_time', NOW_TEXT)
+    end
+    if not fields.acknowledged then
+        acknowledge(row)
+    end
+    if progress then
+        set(row, 'progress', progress .. NOW_TEXT .. ']')
+    end
+    local ends = NOW + tonumber(fields.lease_duration or '0')
+    ends = math.min(ends, tonumber(fields.limit_time or ends))
+    set(row, 'lease_expire_time', false)
+    set(row, 'score', text(ends))
+    placed(row, 'in_progress', false)
+    acknowledged(fields.worker_id)
+    return math.max(0, ends - NOW)
+end
+
+local ids, answers = {}, {}
+for i, renewal in ipairs(ARGS) do
+    ids[i] = renewal[1]
+end
+load(ids)
+for i, renewal in ipairs(ARGS) do
+    local row, outcome, remaining = rows[renewal[1]], 'gone', 0
+    if row then
+        outcome = 'lost'
+        if row.fields.state == 'in_progress' and row.fields.token == renewal[2] then
+            outcome, remaining = 'ok', renew(row, renewal[3])
+        end
+    end
+    answers[i] = encoded_list({ cjson.encode(outcome), text(remaining), encoded(row) })
+end
+local change, told = flush()
+return answer(change, told, encoded_list(answers))
