@@ -27,6 +27,7 @@ from jobwire.v1.job_pb2 import (
     RetryPolicy,
 )
 from jobwire.v1.worker_pb2 import WorkerIdentity
+from jobwire_server.domain.job import NewJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -475,3 +476,17 @@ async def test_a_dead_workers_job_runs_again_and_costs_an_interruption_not_a_ret
     assert again.job.id == "a"
     assert again.fence > dead.fence
     assert (again.job.attempt, again.job.interruption_count, again.job.retry_count) == (2, 1, 0)
+
+
+async def test_a_job_whose_record_cannot_be_read_is_set_aside_and_its_queue_keeps_moving(wire: Wire) -> None:
+    await wire.app.store.create([NewJob(id="bad", submission=b"\xff\xff no protobuf")])
+    await create(wire, "good")
+    stream = wire.jobs.ClaimJob(api.ClaimJobRequest(worker=WorkerIdentity(id="w"), max_in_flight=10))
+    taken: list[str] = []
+    async with asyncio.timeout(FOREVER):
+        events = aiter_events(stream)
+        while "good" not in taken:
+            taken += [assignment.job.id for assignment in (await anext(events)).jobs.assignments]
+    assert taken == ["good"]
+    bad = await get(wire, "bad")
+    assert (bad.state, bad.error.code) == (JOB_STATE_FAILED, "CORRUPT_JOB")

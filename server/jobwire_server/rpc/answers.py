@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobwire.v1 import job_pb2, job_service_pb2, worker_service_pb2
@@ -40,12 +41,21 @@ def job_message(job: Job) -> job_pb2.Job:
     return message
 
 
-def write_job(message: job_pb2.Job, job: Job, *, bodies: bool = True, history: bool = True) -> None:
+def write_job(
+    message: job_pb2.Job, job: Job, *, bodies: bool = True, history: bool = True, readable: bool = False
+) -> None:
     """Writes a job into an empty message, in its place within an answer: setting it afterwards would copy it.
 
-    Without `bodies` it lacks payload, http, labels and result; without `history` attempts, error and progress.
+    Without `bodies` it lacks payload, http, labels and result; without `history` attempts, error and progress. Where
+    what is stored cannot be parsed the bodies are left out, too, unless it must be `readable`: then DecodeError.
     """
-    _write_request(message, job, bodies=bodies)
+    try:
+        _write_request(message, job, bodies=bodies)
+    except DecodeError:
+        if readable:
+            raise
+        message.Clear()
+        _write_request(message, job, bodies=False)
     message.state = STATES[job.state]
     message.version = job.version
     message.etag = job.etag
@@ -116,8 +126,20 @@ def claim_message(stream: ClaimStream, event: Cancel | Lost | Draining | KeepAli
     return message
 
 
+def is_readable(job: Job) -> bool:
+    """What is stored of its request can be parsed."""
+    try:
+        write_job(job_pb2.Job(), job, readable=True)
+    except DecodeError:
+        return False
+    return True
+
+
 def claim_messages(stream: ClaimStream, event: Event, limit: int) -> Iterator[job_service_pb2.ClaimJobResponse]:
-    """An event as one message, or, where jobs are many, as messages of at most `limit` bytes each."""
+    """An event as one message, or, where jobs are many, as messages of at most `limit` bytes each; no job, no message.
+
+    DecodeError: one of the jobs is not readable.
+    """
     if not isinstance(event, Assigned):
         yield claim_message(stream, event)
         return
@@ -133,7 +155,8 @@ def claim_messages(stream: ClaimStream, event: Event, limit: int) -> Iterator[jo
             del message.jobs.assignments[-1]
             yield message
             message, size = following, following.ByteSize() + _MARGIN
-    yield message
+    if message.jobs.assignments:
+        yield message
 
 
 def _jobs_of(stream: ClaimStream) -> job_service_pb2.ClaimJobResponse:
@@ -150,7 +173,7 @@ _MARGIN: Final = 256
 
 def _write_assignment(message: job_service_pb2.Assignment, assignment: Assignment, now: int) -> None:
     job = assignment.job
-    write_job(message.job, job)
+    write_job(message.job, job, readable=True)
     message.token = assignment.token.hex()
     message.fence = job.fence
     remaining = max(job.score - now, 0)

@@ -6,15 +6,26 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
+from google.protobuf.message import DecodeError
+
 from jobwire.v1 import job_service_pb2
 from jobwire_server.domain.change import Change, Edit
 from jobwire_server.domain.errors import JobwireError, job_not_found
 from jobwire_server.domain.job import NewJob
 from jobwire_server.rpc import validate
-from jobwire_server.rpc.answers import claim_messages, got, job_message, recovered_message, write_job, write_preview
+from jobwire_server.rpc.answers import (
+    claim_messages,
+    got,
+    is_readable,
+    job_message,
+    recovered_message,
+    write_job,
+    write_preview,
+)
 from jobwire_server.rpc.convert import Reader
 from jobwire_server.rpc.interceptors import Context, PeerGone
 from jobwire_server.rpc.status import refusal
+from jobwire_server.service.claim_events import Assigned, Event
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.service.jobs import JobService, Updated
 from jobwire_server.store.base import Created, CreateOutcome
@@ -134,7 +145,11 @@ class JobServicer:
                 if event is None:
                     peer_gone = False
                     return
-                for message in claim_messages(stream, event, self._limits.send):
+                try:
+                    messages = list(claim_messages(stream, event, self._limits.send))
+                except DecodeError:
+                    messages = list(claim_messages(stream, await self._readable(event), self._limits.send))
+                for message in messages:
                     await _write(context.write(message.SerializeToString()))
         finally:
             await _to_its_end(stream.close(peer_gone=peer_gone))
@@ -160,6 +175,14 @@ class JobServicer:
             validate.job_id("job_id", request.job_id), etag=validate.etag("etag", request.etag)
         )
         return job_service_pb2.RetryJobResponse(job=job_message(job))
+
+    async def _readable(self, event: Event) -> Event:
+        """The jobs that can be handed out; the others are ended as dead letters, or they would hold up their queue."""
+        if not isinstance(event, Assigned):
+            return event
+        readable = [assignment for assignment in event.assignments if is_readable(assignment.job)]
+        await self._jobs.set_aside([assignment for assignment in event.assignments if assignment not in readable])
+        return Assigned(event.now, readable)
 
 
 def _write_created(answer: job_service_pb2.CreateJobResponse, created: Created, *, bodies: bool) -> None:

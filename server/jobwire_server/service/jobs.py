@@ -4,6 +4,7 @@ the job has changed in between."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,16 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.change import Change, Complete, Edit, Fail, Release, Report
 from jobwire_server.domain.errors import JobwireError, Reason, job_not_found
 from jobwire_server.domain.guard import Outcome
-from jobwire_server.domain.job import Job, JobState, NewJob, Verb
+from jobwire_server.domain.job import Job, JobError, JobState, NewJob, Verb
 from jobwire_server.domain.move import JobChanges, Move
 from jobwire_server.domain.policy import Recovery, Settled
+from jobwire_server.service.claim_events import Assignment
 from jobwire_server.store.base import Created, CreateOutcome, Moved, Renewal, Renewed, Store
 
 DECISIONS: Final = 5
 """How often one change is decided anew because the job changed in between; then the caller hears CONTENDED."""
+
+log = logging.getLogger("jobwire.jobs")
 
 Acknowledged = Callable[[Iterable[bytes]], None]
 """Told the token digests whose holders have given a sign of life."""
@@ -128,6 +132,17 @@ class JobService:
             if request.validate_only or moved[i].outcome is Outcome.OK:
                 recovered.add(move.job_id, move.to)
         return recovered
+
+    async def set_aside(self, assignments: Sequence[Assignment]) -> None:
+        """Ends leased jobs whose stored record cannot be read as dead letters."""
+        error = JobError("CORRUPT_JOB", "the stored record of this job could not be read")
+        moves = [
+            policy.fail(each.job, each.digest, error, permanent=True, retry_delay=None, now=0, random=0)
+            for each in assignments
+        ]
+        for move in moves:
+            log.error("job %s cannot be read: set aside as FAILED, CORRUPT_JOB", move.job_id)
+        await self._store.move(moves)
 
     async def _decide(self, job_id: str, decision: Callable[[Job, int], Move | None]) -> Job:
         """Reads, decides and applies until the store takes it; answers the job after it."""
