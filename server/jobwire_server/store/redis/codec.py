@@ -9,32 +9,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from functools import lru_cache
 from typing import Any, Final
 
-from jobwire_server.domain.job import (
-    DEFAULT_PRIORITY,
-    Attempt,
-    AttemptOutcome,
-    Job,
-    JobError,
-    JobState,
-    NewJob,
-    Progress,
-    RetryPolicy,
-)
+from jobwire_server.domain.job import DEFAULT_PRIORITY, Job, JobState, NewJob, RetryPolicy
+from jobwire_server.store import parts
 
 Stored = str | bool
 """What a script writes into a field: text, or False for the default."""
 
-_OUTCOMES: Final = {outcome.value: outcome for outcome in AttemptOutcome}
 _STATES: Final = {state.value: state for state in JobState}
-
-
-def to_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 # --- from the domain to the hash ----------------------------------------------------------------------------
@@ -59,7 +44,7 @@ def encode_new(new: NewJob) -> dict[str, object]:
     if new.type:
         put += ("type", new.type)
     if new.retry != _DEFAULT_RETRY:
-        put += ("retry", _encode_retry(new.retry))
+        put += ("retry", parts.encode_retry(new.retry))
     for name in _JUDGED:
         value = getattr(new, name)
         if value != DEFAULTS[name]:
@@ -78,52 +63,9 @@ def encode_changes(changes: Iterable[tuple[str, Any]]) -> dict[str, Stored]:
     return {name: False if value == DEFAULTS[name] else ENCODERS[name](value) for name, value in changes}
 
 
-@lru_cache(maxsize=1024)
-def _encode_retry(retry: RetryPolicy) -> str:
-    return to_json(
-        [
-            retry.max_retries,
-            retry.initial_delay,
-            retry.multiplier,
-            retry.max_delay,
-            retry.jitter,
-            retry.max_interruptions,
-        ]
-    )
-
-
 def encode_progress_so_far(fraction: float | None, message: str) -> str:
     """Progress but for its time and the bracket after it, which the store adds."""
-    return to_json([fraction, message])[:-1] + ","
-
-
-def _encode_progress(progress: Progress) -> str:
-    return to_json([progress.fraction, progress.message, progress.update_time])
-
-
-def _encode_error(error: JobError) -> str:
-    return to_json(_list_of_error(error))
-
-
-def _encode_history(history: Sequence[Attempt]) -> str:
-    return to_json(
-        [
-            [
-                attempt.number,
-                attempt.worker_id,
-                attempt.start_time,
-                attempt.end_time,
-                attempt.outcome,
-                attempt.token.hex(),
-                None if attempt.error is None else _list_of_error(attempt.error),
-            ]
-            for attempt in history
-        ]
-    )
-
-
-def _list_of_error(error: JobError) -> list[Any]:
-    return [error.code, error.message, error.details, error.worker_id]
+    return parts.to_json([fraction, message])[:-1] + ","
 
 
 # --- from the hash to the domain ----------------------------------------------------------------------------
@@ -136,8 +78,8 @@ def decode(job_id: str, stored: bytes, detail: bytes, submission: bytes, result:
     It sets the slots itself: the generated __init__ of a frozen class takes twice as long, and this is the largest part
     of all the Python in a claim or a move.
     """
-    parts = stored.decode().split("\0")
-    values = dict(zip(parts[::2], parts[1::2], strict=True))
+    words = stored.decode().split("\0")
+    values = dict(zip(words[::2], words[1::2], strict=True))
     if detail:
         values.update(json.loads(detail))
     job = object.__new__(Job)
@@ -172,41 +114,6 @@ def new_job(new: NewJob, *, state: str, score: int, queue_time: int | None, now:
     return job
 
 
-@lru_cache(maxsize=1024)  # nearly all jobs share a few policies
-def _decode_retry(text: str) -> RetryPolicy:
-    retries, initial_delay, multiplier, max_delay, jitter, interruptions = json.loads(text)
-    return RetryPolicy(retries, initial_delay, multiplier, max_delay, jitter, interruptions)
-
-
-def _decode_progress(text: str) -> Progress:
-    fraction, message, update_time = json.loads(text)
-    return Progress(fraction, message, update_time)
-
-
-def _decode_error(text: str) -> JobError:
-    return _error_of_list(json.loads(text))
-
-
-def _decode_history(text: str) -> tuple[Attempt, ...]:
-    return tuple(
-        Attempt(
-            number,
-            worker_id,
-            start_time,
-            end_time,
-            _OUTCOMES[outcome],
-            bytes.fromhex(token),
-            None if error is None else _error_of_list(error),
-        )
-        for number, worker_id, start_time, end_time, outcome, token, error in json.loads(text)
-    )
-
-
-def _error_of_list(parts: Sequence[Any]) -> JobError:
-    code, message, details, worker_id = parts
-    return JobError(code, message, tuple((key, value) for key, value in details), worker_id)
-
-
 def _same(text: str) -> str:
     return text
 
@@ -232,7 +139,7 @@ _SHAPES: Final[Mapping[str, tuple[Any, Callable[[Any], str], Callable[[str], Any
     "type": ("", *_TEXT),
     "user_id": ("", *_TEXT),
     "priority": (DEFAULT_PRIORITY, *_NUMBER),
-    "retry": (_DEFAULT_RETRY, _encode_retry, _decode_retry),
+    "retry": (_DEFAULT_RETRY, parts.encode_retry, parts.decode_retry),
     "execution_timeout": (None, *_NUMBER),
     "retention": (None, *_NUMBER),
     "schedule_time": (None, *_NUMBER),
@@ -260,11 +167,11 @@ _SHAPES: Final[Mapping[str, tuple[Any, Callable[[Any], str], Callable[[str], Any
     "lease_duration": (0, *_NUMBER),
     "lease_expire_time": (None, *_NUMBER),  # absent while IN_PROGRESS: the score
     "limit_time": (None, *_NUMBER),
-    "outcome": (None, _same, _OUTCOMES.__getitem__),
+    "outcome": (None, _same, parts.OUTCOMES.__getitem__),
     "end_time": (None, *_NUMBER),
-    "progress": (None, _encode_progress, _decode_progress),
-    "error": (None, _encode_error, _decode_error),
-    "history": ((), _encode_history, _decode_history),
+    "progress": (None, parts.encode_progress, parts.decode_progress),
+    "error": (None, parts.encode_error, parts.decode_error),
+    "history": ((), parts.encode_history, parts.decode_history),
     "cancel_requested": (False, *_FLAG),
     "cancel_reason": ("", *_TEXT),
 }

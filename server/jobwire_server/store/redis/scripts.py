@@ -43,8 +43,8 @@ from jobwire_server.store.base import (
     Snapshot,
     WorkerInfo,
 )
+from jobwire_server.store.parts import to_json
 from jobwire_server.store.redis import codec, keys
-from jobwire_server.store.redis.codec import to_json
 
 T = TypeVar("T")
 

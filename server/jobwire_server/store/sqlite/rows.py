@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from jobwire_server.domain.job import DEFAULT_RETENTION, Job, JobError, JobState, RetryPolicy
+from jobwire_server.store import parts
 from jobwire_server.store.sqlite import codec
 from jobwire_server.store.sqlite.codec import SELECT, UNREADABLE, Fields
 from jobwire_server.store.sqlite.transaction import Transaction
@@ -86,7 +87,7 @@ def _write_detail(transaction: Transaction, number: int, after: Fields) -> None:
     if error is None and not history:
         transaction.execute(_REMOVE_DETAIL, (number,))
     else:
-        detail = (number, codec.encode_error(error), codec.encode_history(history))
+        detail = (number, None if error is None else parts.encode_error(error), parts.encode_history(history))
         transaction.execute(_WRITE_DETAIL, detail)
 
 
@@ -112,11 +113,11 @@ def _set_aside(transaction: Transaction, number: int) -> None:
     state = JobState(state_text)
     now = transaction.now
     purge_time = now + DEFAULT_RETENTION[JobState.FAILED]  # its own may be zero, and somebody should see it
-    retry = codec.encode_retry(RetryPolicy())
+    retry = parts.encode_retry(RetryPolicy())
     changed = (texts[name] for name in _TEXTS if name != "id")
     transaction.execute(_SET_ASIDE, (purge_time, now, now, retry, *changed, number))
     error = JobError(CORRUPT_JOB, "the stored record of this job could not be read; its payload may be intact")
-    transaction.execute(_WRITE_DETAIL, (number, codec.encode_error(error), _readable_history(transaction, number)))
+    transaction.execute(_WRITE_DETAIL, (number, parts.encode_error(error), _readable_history(transaction, number)))
     transaction.counted(queue, state, JobState.FAILED)
     if state is JobState.IN_PROGRESS:
         transaction.freed(texts["worker_id"])
@@ -127,9 +128,9 @@ def _set_aside(transaction: Transaction, number: int) -> None:
 def _readable_history(transaction: Transaction, number: int) -> str:
     try:
         found: str | None = transaction.execute("SELECT history FROM detail WHERE number = ?", (number,)).get
-        return codec.encode_history(codec.decode_history(found))
+        return parts.encode_history(codec.decode_history(found))
     except UNREADABLE:
-        return codec.encode_history(())
+        return parts.encode_history(())
 
 
 def jobs_of(found: Iterable[Stored]) -> list[Job]:
