@@ -10,9 +10,9 @@ import pytest
 from jobwire_server.domain import policy
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import SECOND, NewJob
-from jobwire_server.domain.limits import Limits
+from jobwire_server.domain.limits import KIB, Limits
 from jobwire_server.service.claim_events import Assigned, ClaimSpec, Draining, KeepAlive
-from jobwire_server.service.claim_stream import ClaimStream
+from jobwire_server.service.claim_stream import BYTES_AT_ONCE, ClaimStream
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.store.base import ClaimRequest, Claims, WorkerInfo
 from jobwire_server.store.sqlite.store import SqliteStore
@@ -187,3 +187,15 @@ async def test_a_stream_that_opens_while_the_server_drains_is_told_so(service: C
         await stream.next()
     await stream.close(peer_gone=False)
     await draining
+
+
+async def test_heavy_jobs_are_claimed_few_at_a_time(service: ClaimService, store: Counting) -> None:
+    heavy = bytes(250 * KIB)
+    await store.create([NewJob(id="first", submission=heavy)])
+    stream = await opened(service, "w", max_in_flight=100)
+    first = await stream.next()
+    await store.create([NewJob(id=f"j{i}", submission=heavy) for i in range(40)])
+    second = await stream.next()
+    assert isinstance(first, Assigned)
+    assert isinstance(second, Assigned)
+    assert 1 < len(second.assignments) <= BYTES_AT_ONCE / len(heavy)
