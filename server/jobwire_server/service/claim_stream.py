@@ -46,8 +46,8 @@ KEEPALIVE: Final = 12.0
 ASSIGNED_AT_ONCE: Final = 100
 """Jobs in one claim of one stream, so that the others in line get their share."""
 BYTES_AT_ONCE: Final = 3 * MIB
-"""About what the jobs of one claim of one stream weigh: one message, whatever a job weighs. Thirty streams that did not
-read, with jobs of 250 KiB, once took 1.2 GiB of the server's memory."""
+"""About what the jobs of one claim of one stream weigh: one message, whatever a job weighs. Each stream that does not
+read would hold a hundred payloads in the server's memory otherwise."""
 REQUESTS_AT_ONCE: Final = 50
 """Streams served by one store call."""
 ACKNOWLEDGE_MOMENT: Final = 1.0
