@@ -103,7 +103,7 @@ def work(target: str, queue: str, effects: Path) -> None:
     @worker.handler("resize")
     def resize(context: JobContext) -> str:
         """A plain function runs in a thread."""
-        time.sleep(random.uniform(0.05, 0.25))
+        time.sleep(random.uniform(0.05, 0.25))  # stands for the work
         return finish(context)
 
     @worker.handler("email")

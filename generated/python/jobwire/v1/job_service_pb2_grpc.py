@@ -230,8 +230,9 @@ class JobServiceServicer(object):
         Stopping: beat once for what has just come, cancel the stream, go on beating until all is settled.
 
         Ends: OK after `max_jobs` or `wait_timeout`. ABORTED SUPERSEDED when the worker id opened a newer stream: final,
-        finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE) or a broken connection: reconnect
-        with backoff and a higher session. NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
+        finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE when the store is away as the
+        stream opens; an open one waits for it) or a broken connection: reconnect with backoff and a higher session.
+        NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

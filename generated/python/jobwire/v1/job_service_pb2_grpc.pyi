@@ -97,8 +97,9 @@ class JobServiceStub:
     Stopping: beat once for what has just come, cancel the stream, go on beating until all is settled.
 
     Ends: OK after `max_jobs` or `wait_timeout`. ABORTED SUPERSEDED when the worker id opened a newer stream: final,
-    finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE) or a broken connection: reconnect
-    with backoff and a higher session. NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
+    finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE when the store is away as the
+    stream opens; an open one waits for it) or a broken connection: reconnect with backoff and a higher session.
+    NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
     """
     RecoverStuckJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RecoverStuckJobsRequest, _job_service_pb2.RecoverStuckJobsResponse]
     """Takes back every lease past its deadline now, as the server does by itself within about a second, and with
@@ -215,8 +216,9 @@ class JobServiceAsyncStub(JobServiceStub):
     Stopping: beat once for what has just come, cancel the stream, go on beating until all is settled.
 
     Ends: OK after `max_jobs` or `wait_timeout`. ABORTED SUPERSEDED when the worker id opened a newer stream: final,
-    finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE) or a broken connection: reconnect
-    with backoff and a higher session. NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
+    finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE when the store is away as the
+    stream opens; an open one waits for it) or a broken connection: reconnect with backoff and a higher session.
+    NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
     """
     RecoverStuckJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RecoverStuckJobsRequest, _job_service_pb2.RecoverStuckJobsResponse]  # type: ignore[assignment]
     """Takes back every lease past its deadline now, as the server does by itself within about a second, and with
@@ -384,8 +386,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         Stopping: beat once for what has just come, cancel the stream, go on beating until all is settled.
 
         Ends: OK after `max_jobs` or `wait_timeout`. ABORTED SUPERSEDED when the worker id opened a newer stream: final,
-        finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE) or a broken connection: reconnect
-        with backoff and a higher session. NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
+        finish and stop. UNAVAILABLE (SERVER_DRAINING after a `drain`, STORE_UNAVAILABLE when the store is away as the
+        stream opens; an open one waits for it) or a broken connection: reconnect with backoff and a higher session.
+        NOT_ACKNOWLEDGING: reconnect after the RetryInfo.
         """
 
     @_abc_1.abstractmethod
