@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from jobwire_server.config import Config, ConfigError, split_address
 from jobwire_server.rpc.admin_service import AdminServicer
@@ -13,15 +15,24 @@ from jobwire_server.rpc.job_service import JobServicer
 from jobwire_server.rpc.queue_service import QueueServicer
 from jobwire_server.rpc.server import Server
 from jobwire_server.rpc.worker_service import WorkerServicer
+from jobwire_server.service.by_filter import JobsByFilter
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.service.jobs import JobService
+from jobwire_server.service.listings import Listings
 from jobwire_server.service.maintenance import Maintenance
+from jobwire_server.service.queues import QueueService
 from jobwire_server.service.workers import WorkerService
 from jobwire_server.store.base import CannotOpen, Store
+from jobwire_server.store.examination import Inspection
+from jobwire_server.store.redis.inspection import RedisInspection
 from jobwire_server.store.redis.store import RedisStore
+from jobwire_server.store.sqlite.inspection import SqliteInspection
 from jobwire_server.store.sqlite.store import SqliteStore
 
 log = logging.getLogger("jobwire")
+
+FromFile = TypeVar("FromFile")
+FromRedis = TypeVar("FromRedis")
 
 _COUNTED = 1001
 _STORES = "sqlite:///FILE (four slashes for an absolute path), redis://HOST:PORT, rediss://HOST:PORT and memory://"
@@ -36,13 +47,14 @@ class App:
         self._maintenance = Maintenance(self._store)
         self._claims = ClaimService(self._store, limits=config.limits, expired_seen=self._maintenance.ring)
         jobs = JobService(self._store, acknowledged=self._claims.acknowledged)
+        by_filter = JobsByFilter(self._store)
         workers = WorkerService(self._store, acknowledged=self._claims.acknowledged)
         reader = Reader(config.limits, now=lambda: time.time_ns() // 1000)
         self._server = Server(
             [
-                JobServicer(jobs, self._claims, reader),
+                JobServicer(jobs, Listings(self._store), by_filter, self._claims, reader),
                 WorkerServicer(workers, reader),
-                QueueServicer(),
+                QueueServicer(QueueService(self._store), by_filter, config.limits),
                 AdminServicer(self._store, config.limits),
             ],
             limits=config.limits,
@@ -110,23 +122,41 @@ class App:
 
 def open_store(url: str) -> SqliteStore | RedisStore:
     """The store a URL names, not opened yet. Raises ConfigError."""
+    return _named(url, SqliteStore, RedisStore)
+
+
+def inspection_of(url: str) -> Inspection:
+    """What reads the store a URL names as it stands, at work or not. Raises ConfigError."""
+    return _named(url, _inspection_of_file, RedisInspection)
+
+
+def _inspection_of_file(path: str | None) -> SqliteInspection:
+    if path is None:
+        raise ConfigError("--store: what memory:// keeps is seen by its own server only")
+    return SqliteInspection(path)
+
+
+def _named(
+    url: str, in_file: Callable[[str | None], FromFile], in_redis: Callable[[str], FromRedis]
+) -> FromFile | FromRedis:
+    """One of these, made of where the URL points: a path, None for memory, or the URL itself. Raises ConfigError."""
     scheme, separator, rest = url.partition("://")
     match scheme:
         case "memory" if rest in ("", "/"):
-            return SqliteStore(None)
+            return in_file(None)
         case "sqlite" if separator and len(rest) > 1:
             # sqlite:///jobs.db is a file of this folder, sqlite:////data/jobs.db one of the root: as SQLAlchemy has it.
             # Whatever else a URL may carry would be dropped or read as part of the name: refused instead.
             path = rest.removeprefix("/")
             if rest.startswith("/") and not path.endswith("/") and path != ":memory:" and not set(path) & set("?#%"):
-                return SqliteStore(path)
+                return in_file(path)
             raise ConfigError(
                 "--store: a sqlite URL is sqlite:///FILE, four slashes for an absolute path, and nothing more:"
                 " no options, none of ?, # and % in the name; memory:// keeps nothing"
             )
         case "redis" | "rediss":
             try:
-                return RedisStore(url)
+                return in_redis(url)
             except CannotOpen as error:
                 raise ConfigError(f"--store: {error}") from error
         case "redis+sentinel" | "redis+cluster" | "auto":

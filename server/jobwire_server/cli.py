@@ -1,4 +1,7 @@
-"""The `jobwire` command: `serve`, and `health` for those who watch over it."""
+"""The server's commands: `serve`, and for those who watch over it `health` and `fsck`.
+
+They join the `jobwire` command by the entry points in pyproject.toml; `main` here is these three alone.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,10 +23,11 @@ from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigE
 if TYPE_CHECKING:
     from jobwire_server.store.base import StoreInfo
 
+# As in the table of `jobwire --help`, which stands in jobwire_client.cli.exits; a test compares them.
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_UNAVAILABLE = 69
-"""As in sysexits.h: a service that was needed is not there."""
+EXIT_UNREACHABLE = 3
+"""Of `fsck`, whose 1 says that something is broken: the store cannot be read. Of `health`: nobody serves there."""
 
 EXIT_INTERRUPTED = 130
 """As a shell has it for a program that Ctrl-C ended."""
@@ -36,17 +41,12 @@ _SAME_WISH = 0.1
 log = logging.getLogger("jobwire")
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "JOBWIRE"},
-    epilog="Every option can be set in the environment as well: --store of `serve` is JOBWIRE_STORE, and so on.",
-)
-@click.version_option(package_name="jobwire", message="jobwire %(version)s")
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """jobwire: a job server that any language can use, over gRPC."""
+    """The server of jobwire, by itself; reads no jobwire.toml, which the `jobwire` command does."""
 
 
-@main.command()
-@click.option(
+_store_option = click.option(
     "--store",
     envvar="JOBWIRE_STORE",
     default=DEFAULT_STORE,
@@ -57,6 +57,10 @@ def main() -> None:
     " or rediss://…, Redis 7.0 or Valkey 7.2 at least, or memory:// to keep nothing. A password belongs into"
     " JOBWIRE_STORE: everybody on this machine can read a command line.",
 )
+
+
+@main.command()
+@_store_option
 @click.option(
     "--listen",
     envvar="JOBWIRE_LISTEN",
@@ -101,14 +105,18 @@ def main() -> None:
 def serve(
     store: str, listen: str, *, insecure: bool, reflection: bool | None, drain_timeout: float, log_level: str
 ) -> None:
-    """Serve jobs until SIGTERM or Ctrl-C."""
+    """Serve jobs until SIGTERM or Ctrl-C.
+
+    \b
+    jobwire serve
+    jobwire serve --store redis://127.0.0.1:6379/0 --listen 127.0.0.1:7272
+    """
     # Before the first gRPC object: configuring logging later can deadlock with gRPC's own threads (grpc 43421).
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    source = click.get_current_context().get_parameter_source("store")
-    if source is ParameterSource.COMMANDLINE and urlsplit(store).password:
-        log.warning("the password in --store can be read by everybody on this machine: use JOBWIRE_STORE")
+    if _shows_password(store):
+        log.warning(_PASSWORD_SHOWN)
     try:
         config = Config(
             store=store, listen=listen, insecure=insecure, reflection=reflection, drain_timeout=drain_timeout
@@ -117,6 +125,14 @@ def serve(
     except ConfigError as error:
         click.echo(f"jobwire: {error}", err=True)
         sys.exit(EXIT_USAGE)
+
+
+_PASSWORD_SHOWN = "the password in --store can be read by everybody on this machine: use JOBWIRE_STORE"
+
+
+def _shows_password(store: str) -> bool:
+    source = click.get_current_context().get_parameter_source("store")
+    return source is ParameterSource.COMMANDLINE and bool(urlsplit(store).password)
 
 
 async def _serve(config: Config) -> int:
@@ -209,22 +225,76 @@ def _shown(path: Path, *, otherwise: str) -> str:
 
 
 @main.command()
-@click.argument("target", envvar="JOBWIRE_TARGET", default=DEFAULT_LISTEN, metavar="[HOST:PORT]")
-def health(target: str) -> None:
-    """Exit 0 when the server at HOST:PORT (127.0.0.1:7272, or JOBWIRE_TARGET) serves, 69 when it does not or drains."""
+@click.argument("address", envvar="JOBWIRE_ADDRESS", default=DEFAULT_LISTEN, metavar="[HOST:PORT]")
+def health(address: str) -> None:
+    """Ask whether a server serves.
+
+    Exit code 0 when it does, 3 when it does not or drains. HOST:PORT is by default JOBWIRE_ADDRESS, else
+    127.0.0.1:7272.
+
+    \b
+    jobwire health && echo up
+    """
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     try:
-        split_address(target)
+        split_address(address)
     except ConfigError as error:
         raise click.BadParameter(str(error).removeprefix("--listen ")) from error
-    with grpc.insecure_channel(target) as channel:
+    with grpc.insecure_channel(address) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # the stubs lack it
         try:
             answer = check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
         except grpc.RpcError as error:
-            click.echo(f"{target} does not answer: {error.code().name}: {error.details()}", err=True)
-            sys.exit(EXIT_UNAVAILABLE)
+            click.echo(f"{address} does not answer: {error.code().name}: {error.details()}", err=True)
+            sys.exit(EXIT_UNREACHABLE)
     click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
-    sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else EXIT_UNAVAILABLE)
+    sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else EXIT_UNREACHABLE)
+
+
+@main.command()
+@_store_option
+@click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For people, or programs."
+)
+def fsck(store: str, output: str) -> None:
+    """Read a whole store and name what is broken.
+
+    That is everything in it that cannot be: every broken invariant. It never writes, and servers may be at work on the
+    store. Exit code: 0 when nothing is broken, 1 when something is, 2 for a wrong option, 3 when the store cannot be
+    read.
+
+    \b
+    jobwire fsck --store sqlite:////data/jobs.db
+    """
+    if _shows_password(store):
+        click.echo(f"jobwire: {_PASSWORD_SHOWN}", err=True)
+    try:
+        sys.exit(_fsck(store, as_json=output == "json"))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)  # click's own is 1, which would say that something is broken
+
+
+def _fsck(store: str, *, as_json: bool) -> int:
+    """Examines, tells, and answers the exit code."""
+    from jobwire_server import fsck
+    from jobwire_server.app import inspection_of
+    from jobwire_server.store.base import CannotOpen, StoreUnavailable
+
+    progress = fsck.ProgressLine()
+    began = time.monotonic()
+    try:
+        inspection = inspection_of(store)
+        examination = inspection.run(progress)
+    except ConfigError as error:
+        click.echo(f"jobwire: {error}", err=True)
+        return EXIT_USAGE
+    except (CannotOpen, StoreUnavailable) as error:
+        click.echo(f"jobwire: {error}", err=True)
+        return EXIT_UNREACHABLE
+    finally:
+        progress.clear()
+    told = fsck.as_json if as_json else fsck.as_text
+    click.echo(told(inspection.url, examination, time.monotonic() - began))
+    return EXIT_FAILED if examination.broken else 0

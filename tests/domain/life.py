@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -109,7 +108,7 @@ _IN_STATE: dict[JobState, dict[str, Any]] = {
 
 def a_job(state: JobState = JobState.QUEUED, **changes: Any) -> Job:
     """A plausible job in that state, at version 7; IN_PROGRESS it is held by `w1` under TOKEN and acknowledged."""
-    return replace(_NEW, **{"state": state, **_IN_STATE[state], **changes})
+    return _NEW._replace(**{"state": state, **_IN_STATE[state], **changes})
 
 
 def running(**changes: Any) -> Job:
@@ -132,8 +131,7 @@ def claimed(job: Job, token: bytes, now: int, *, acknowledged: bool = True) -> J
     assert job.state is JobState.QUEUED
     granted = LEASE if acknowledged else DELIVERY
     limit = now + job.execution_timeout if acknowledged and job.execution_timeout is not None else None
-    return replace(
-        job,
+    return job._replace(
         state=JobState.IN_PROGRESS,
         version=job.version + 1,
         revision=job.revision + 1,
@@ -162,8 +160,7 @@ def promoted(job: Job, now: int) -> Job:
     assert job.state is JobState.SCHEDULED
     assert job.score <= now
     queue_time = now if job.queue_time is None else job.queue_time
-    return replace(
-        job,
+    return job._replace(
         state=JobState.QUEUED,
         version=job.version + 1,
         revision=job.revision + 1,
@@ -190,29 +187,29 @@ def applied(job: Job, move: Move | None, now: int = NOW) -> Job:
         "revision": job.revision + 1,
         "last_operation": move.operation,
     }
-    after: Job = replace(job, **fields)
+    after: Job = job._replace(**fields)
     if move.outcome is not None:
         start = after.claim_time if after.start_time is None else after.start_time
-        after = replace(after, outcome=move.outcome, end_time=now, start_time=start)
+        after = after._replace(outcome=move.outcome, end_time=now, start_time=start)
     if move.to is not JobState.IN_PROGRESS:
-        after = replace(after, lease_expire_time=None, acknowledged=False)
+        after = after._replace(lease_expire_time=None, acknowledged=False)
     return _indexed(after, was=job.state, now=now)
 
 
 def _indexed(job: Job, *, was: JobState, now: int) -> Job:
     if job.state is JobState.QUEUED:
         queue_time = now if job.queue_time is None else job.queue_time
-        return replace(job, queue_time=queue_time, score=rank(queue_time, job.priority, DEFAULT_AGEING))
+        return job._replace(queue_time=queue_time, score=rank(queue_time, job.priority, DEFAULT_AGEING))
     if job.state is JobState.SCHEDULED:
         assert job.schedule_time is not None
-        return replace(job, score=job.schedule_time)
+        return job._replace(score=job.schedule_time)
     if job.state is JobState.IN_PROGRESS:
         assert job.lease_expire_time is not None
         limit = job.lease_expire_time if job.limit_time is None else job.limit_time
-        return replace(job, score=min(job.lease_expire_time, limit))
+        return job._replace(score=min(job.lease_expire_time, limit))
     finish = job.finish_time if was.is_ended and job.finish_time is not None else now
     retention = DEFAULT_RETENTION[job.state] if job.retention is None else job.retention
-    return replace(job, finish_time=finish, score=finish + retention)
+    return job._replace(finish_time=finish, score=finish + retention)
 
 
 def fail(job: Job, *, permanent: bool = False, retry_delay: int | None = None, now: int = NOW) -> Move:
@@ -276,12 +273,11 @@ def any_job(draw: st.DrawFn) -> Job:
     job = a_job(state, **changes)
     if state is JobState.SCHEDULED:
         due = draw(_instants)
-        return replace(job, schedule_time=due, score=due)
+        return job._replace(schedule_time=due, score=due)
     if state is not JobState.IN_PROGRESS:
         return job
     end, limit = draw(_instants), draw(st.none() | _instants)
-    return replace(
-        job,
+    return job._replace(
         attempt=draw(st.integers(1, 30)),
         acknowledged=draw(st.booleans()),
         lease_expire_time=end,

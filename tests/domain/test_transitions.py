@@ -17,11 +17,12 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DAY, ENDED, TRANSITIONS, WAITING, Job, JobState, Verb
-from jobwire_server.domain.move import JobChanges, Move
+from jobwire_server.domain.move import Deletion, JobChanges, Move
 from jobwire_server.domain.policy import Recovery
 
 S = JobState
 Decision = Callable[[Job], Move | None]
+Judgement = Callable[[Job], Move | Deletion | None]
 
 BY_THE_STORE = frozenset({Verb.PROMOTE, Verb.CLAIM, Verb.PURGE})
 """Verbs of the store itself: no policy function decides them."""
@@ -72,6 +73,18 @@ def moves(job: Job, random: float = 0.5) -> Iterator[Move]:
         assert (move.job_id, move.verb) == (job.id, verb)
         if answer(job, move, NOW) is Outcome.OK:
             yield move
+
+
+def deleted(job: Job, *, force: bool) -> bool:
+    """The policy lets it be removed, at the version that was read."""
+    try:
+        deletion = policy.delete(job, force=force, etag=None)
+    except JobwireError as refused:
+        if refused.reason is not Reason.ILLEGAL_TRANSITION:
+            raise
+        return False
+    assert deletion == Deletion(job.id, job.version)
+    return True
 
 
 # --- the policy stays within the table --------------------------------------------------------------------------
@@ -131,6 +144,21 @@ def test_no_job_that_may_run_again_keeps_a_token(job: Job) -> None:
 
 
 @given(any_job())
+def test_a_job_that_a_worker_has_is_deleted_by_force_only(job: Job) -> None:
+    assert deleted(job, force=True)
+    assert deleted(job, force=False) == (job.state is not S.IN_PROGRESS)
+
+
+@pytest.mark.parametrize("state", S)
+def test_an_etag_of_before_deletes_nothing(state: JobState) -> None:
+    job = a_job(state)
+    assert policy.delete(job, force=True, etag=job.etag).version == job.version
+    with pytest.raises(JobwireError) as refused:
+        policy.delete(job, force=True, etag=str(job.revision - 1))
+    assert refused.value.reason is Reason.ETAG_MISMATCH
+
+
+@given(any_job())
 def test_every_move_carries_an_operation_of_its_own(job: Job) -> None:
     operations = [move.operation for move in moves(job)]
     assert len(set(operations)) == len(operations)
@@ -139,10 +167,10 @@ def test_every_move_carries_an_operation_of_its_own(job: Job) -> None:
 
 # --- each verb in each state ------------------------------------------------------------------------------------
 
-REFUSED, LOST, NOTHING, STAYS = "refused", "lost", "nothing to do", "stays"
+REFUSED, LOST, NOTHING, STAYS, GONE = "refused", "lost", "nothing to do", "stays", "gone"
 
 Q, X = "queued", "canceled"
-BY_STATE: dict[str, tuple[Decision, tuple[str, ...]]] = {
+BY_STATE: dict[str, tuple[Judgement, tuple[str, ...]]] = {
     #                        SCHEDULED  QUEUED  IN_PROGRESS  COMPLETED  FAILED  CANCELED  EXPIRED
     "complete": (
         lambda job: policy.complete(job.id, TOKEN, None),
@@ -184,6 +212,14 @@ BY_STATE: dict[str, tuple[Decision, tuple[str, ...]]] = {
         lambda job: policy.replay(job, etag=None),
         (REFUSED, REFUSED, REFUSED, Q, Q, Q, Q),
     ),
+    "delete": (
+        lambda job: policy.delete(job, force=False, etag=None),
+        (GONE, GONE, REFUSED, GONE, GONE, GONE, GONE),
+    ),
+    "delete by force": (
+        lambda job: policy.delete(job, force=True, etag=None),
+        (GONE,) * 7,
+    ),
     "edit schedule_time to now": (
         lambda job: policy.edit(job, {"schedule_time": NOW, "expire_time": None}, payload=False, etag=None, now=NOW),
         (Q, STAYS, REFUSED, REFUSED, REFUSED, REFUSED, REFUSED),
@@ -201,13 +237,15 @@ BY_STATE: dict[str, tuple[Decision, tuple[str, ...]]] = {
 }
 
 
-def becomes(job: Job, decide: Decision) -> str:
+def becomes(job: Job, decide: Judgement) -> str:
     try:
         move = decide(job)
     except JobwireError:
         return REFUSED
     if move is None:
         return NOTHING
+    if isinstance(move, Deletion):
+        return GONE
     if (answered := answer(job, move, NOW)) is not Outcome.OK:
         return answered.value
     return STAYS if move.to is job.state else move.to.value
@@ -254,9 +292,10 @@ def table() -> set[tuple[JobState, Verb, JobState | None]]:
 
 
 def test_every_transition_is_reached_by_the_policy_or_is_the_stores_own() -> None:
-    reached = {
+    reached: set[tuple[JobState, Verb, JobState | None]] = {
         (job.state, move.verb, move.to) for job in situations() for move in moves(job) if move.to is not job.state
     }
+    reached |= {(job.state, Verb.DELETE, None) for job in situations() if deleted(job, force=True)}
     decided = {edge for edge in table() if edge[1] not in BY_THE_STORE}
     assert reached == decided
 

@@ -86,8 +86,8 @@ async def test_a_completion_is_ok_and_completes_once(lossy: Lossy) -> None:
     token = await lossy.held()
     (moved,) = await lossy.losing(lambda: lossy.store.move([policy.complete("a", token, b"r")]))
     assert moved.outcome is Outcome.OK
-    assert moved.job is not None
-    assert (moved.job.state, len(moved.job.attempts)) == (JobState.COMPLETED, 1)
+    assert moved.standing is not None
+    assert moved.standing.state is JobState.COMPLETED
 
 
 async def test_a_call_under_way_while_the_engine_is_killed_is_answered_after_its_restart(lossy: Lossy) -> None:

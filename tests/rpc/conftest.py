@@ -17,6 +17,7 @@ from jobwire.v1 import worker_service_pb2 as worker_api
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire.v1.job_service_pb2 import Assignment
 from jobwire.v1.job_service_pb2_grpc import JobServiceStub
+from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire.v1.worker_pb2 import WorkerIdentity
 from jobwire.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobwire_server.app import App, open_store
@@ -25,6 +26,7 @@ from jobwire_server.config import Config
 if TYPE_CHECKING:
     from jobwire.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from jobwire.v1.job_service_pb2_grpc import JobServiceAsyncStub
+    from jobwire.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
     from jobwire.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 
@@ -42,6 +44,7 @@ class Wire:
         self.channel = channel
         self.jobs: JobServiceAsyncStub = JobServiceStub(channel)
         self.workers: WorkerServiceAsyncStub = WorkerServiceStub(channel)
+        self.queues: QueueServiceAsyncStub = QueueServiceStub(channel)
         self.admin: AdminServiceAsyncStub = AdminServiceStub(channel)
 
     async def beat(self, worker: str, assignment: Assignment) -> worker_api.LeaseState.ValueType:

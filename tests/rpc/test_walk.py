@@ -28,15 +28,21 @@ BUILT: Final = {
         "BatchCreateJobs",
         "GetJob",
         "BatchGetJobs",
+        "ListJobs",
+        "CountJobs",
         "UpdateJob",
         "BatchUpdateJobs",
         "ClaimJob",
         "RecoverStuckJobs",
         "CancelJob",
         "RetryJob",
+        "CancelJobs",
+        "RetryJobs",
+        "DeleteJobs",
+        "DeleteJob",
     },
     "jobwire.v1.WorkerService": {"Heartbeat"},
-    "jobwire.v1.QueueService": set(),
+    "jobwire.v1.QueueService": {"ListQueues", "GetQueue", "UpdateQueue", "PurgeQueue"},
     "jobwire.v1.AdminService": {"GetServerInfo"},
 }
 """Whoever builds an RPC says so here."""
@@ -62,9 +68,9 @@ def servicers() -> list[Servicer]:
     service = cast("Any", AnyService())
     reader = Reader(Limits(), now=lambda: 0)
     return [
-        JobServicer(service, service, reader),
+        JobServicer(service, service, service, service, reader),
         WorkerServicer(service, reader),
-        QueueServicer(),
+        QueueServicer(service, service, Limits()),
         AdminServicer(service, Limits()),
     ]
 

@@ -149,3 +149,35 @@ async def test_a_change_that_is_always_overtaken_is_refused_and_changes_nothing(
     assert refused.reason is Reason.CONTENDED
     job = await store.job()
     assert (job.state, job.retry_count) == (JobState.IN_PROGRESS, 0)
+
+
+async def refused_deletion(store: Overtaken, *, force: bool = False) -> Reason:
+    with pytest.raises(JobwireError) as refused:
+        await JobService(store).delete("a", force=force, etag=None)
+    return refused.value.reason
+
+
+async def test_a_claim_that_overtakes_a_deletion_keeps_the_job(store: Overtaken) -> None:
+    store.meanwhile = [lambda: claim(store)]
+    assert await refused_deletion(store) is Reason.ILLEGAL_TRANSITION
+    assert (await store.job()).state is JobState.IN_PROGRESS
+
+
+async def test_a_claim_that_overtakes_a_deletion_by_force_loses_its_lease(store: Overtaken) -> None:
+    store.meanwhile = [lambda: claim(store)]
+    await JobService(store).delete("a", force=True, etag=None)
+    assert (await store.get(["a"])).jobs == [None]
+
+
+async def test_of_two_deletions_at_once_one_finds_no_job(store: Overtaken) -> None:
+    store.meanwhile = [lambda: JobService(store).delete("a", force=False, etag=None)]
+    assert await refused_deletion(store) is Reason.JOB_NOT_FOUND
+
+
+async def test_a_deletion_that_is_always_overtaken_is_refused_and_the_job_stays(store: Overtaken) -> None:
+    await claim(store)
+    store.meanwhile = [
+        lambda: store.renew([Renewal(job_id="a", token=TOKEN, message="going")]) for _ in range(DECISIONS)
+    ]
+    assert await refused_deletion(store, force=True) is Reason.CONTENDED
+    assert (await store.job()).state is JobState.IN_PROGRESS

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from hashlib import sha256
-from typing import Any, cast
+from random import Random
+from typing import Any, Final, cast
 
+from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Guard, Outcome
 from jobwire_server.domain.job import SECOND, Job, JobState, NewJob, Verb
 from jobwire_server.domain.move import JobChanges, Move
-from jobwire_server.store.base import Claimed, ClaimOutcome, ClaimRequest, Store
+from jobwire_server.store.base import (
+    Claimed,
+    ClaimOutcome,
+    ClaimRequest,
+    Hints,
+    QueueRecord,
+    Standing,
+    Store,
+    WorkerRecord,
+)
+from jobwire_server.store.listener import merged
 
 START = 1_700_000_000_000_000
 
@@ -81,13 +96,17 @@ async def move(store: Store, move: Move) -> Outcome:
     return (await store.move([move]))[0].outcome
 
 
+def standing_of(job: Job | None) -> Standing | None:
+    return None if job is None else Standing.of(job)
+
+
 async def shove(store: Store, id: str, to: JobState, verb: Verb = Verb.EDIT, **changes: Any) -> Job | None:
     """Moves a job without asking: no guard, no policy."""
     if to is JobState.SCHEDULED:
         changes.setdefault("schedule_time", START + 10**12)
     (moved,) = await store.move([Move(job_id=id, verb=verb, guard=Guard(), to=to, changes=cast(JobChanges, changes))])
     assert moved.outcome is Outcome.OK
-    return moved.job
+    return (await store.get([id])).jobs[0]
 
 
 async def silence(store: Store, clock: Clock, worker: str) -> None:
@@ -99,3 +118,158 @@ async def silence(store: Store, clock: Clock, worker: str) -> None:
     reap = Move(job_id=job.id, verb=Verb.REAP, guard=guard, to=JobState.QUEUED, changes={"worker_id": ""})
     assert await move(store, reap) is Outcome.OK
     assert (await claim(store, wish(worker))).outcome is ClaimOutcome.SILENT
+
+
+# --- many jobs, and the ways to read them -------------------------------------------------------------------
+
+HARD_TEXTS: Final = (
+    "'",
+    '"; DROP TABLE job; --',
+    "\n\r\t\u2028",
+    "𝕁👩‍👩‍👧",
+    "\ufeff",
+    "ann",
+    "ann ",
+    "Ann",
+    "a%",
+    "a_",
+    "a*",
+    "7",
+    "007",
+    "\\u0041",
+    "é",
+    "e\u0301",
+)
+"""Texts of which a careless store takes some for others, or for its own words."""
+
+
+async def stock(store: Store, number: int, **fields: Any) -> None:
+    """That many jobs `j0000`, `j0001`, … that differ by nothing but their ids, which come in no order."""
+    numbers = Random(number).sample(range(number), number)
+    for start in range(0, number, 1000):
+        await store.create([new_job(f"j{n:04}", **fields) for n in numbers[start : start + 1000]])
+
+
+QUEUES: Final = ("a", "a-", "a.")
+USERS: Final = ("ann", "𝕁 'ann'\n", "Ann")
+TYPES: Final = ("mail", 'a "large"\nimport', "")
+
+
+async def populate(store: Store, clock: Clock) -> list[Job]:
+    """200 jobs as they stand in the end: in all states, of all QUEUES, USERS and nobody, TYPES, over 20 seconds."""
+    random = Random(7)
+    ids: list[str] = []
+    parked: list[str] = []  # what is to be QUEUED waits elsewhere, or the claims would take it
+    for second in range(20):
+        new = [_any_new_job(random, f"{random.choice('Zaz9')}-{second * 10 + n}") for n in range(10)]
+        to = {job.id: random.choice(list(JobState)) for job in new}
+        await store.create(new)
+        parked += [id for id, state in to.items() if state is JobState.QUEUED]
+        to |= {id: JobState.SCHEDULED for id, state in to.items() if state is JobState.QUEUED}
+        await shove_all(store, {id: state for id, state in to.items() if state is not JobState.IN_PROGRESS})
+        for queue in QUEUES:
+            await store.claim(queue, [wish(random.choice(["v", "w"]), len(new))])
+        ids += to
+        clock.advance(1)
+    await shove_all(store, dict.fromkeys(parked, JobState.QUEUED))
+    jobs = [job for job in (await store.get(ids)).jobs if job]
+    assert len(jobs) == 200
+    assert {job.state for job in jobs} == set(JobState)
+    return jobs
+
+
+def _any_new_job(random: Random, id: str) -> NewJob:
+    return new_job(
+        id,
+        queue=random.choice(QUEUES),
+        user_id=random.choice((*USERS, "")),
+        type=random.choice(TYPES),
+        priority=random.randint(1, 10),
+        submission=id.encode(),
+    )
+
+
+async def shove_all(store: Store, to: dict[str, JobState]) -> None:
+    """`shove`, many at once."""
+    later = JobChanges(schedule_time=START + 10**12)
+    moves = [
+        Move(
+            job_id=id,
+            verb=Verb.EDIT,
+            guard=Guard(),
+            to=state,
+            changes=later if state is JobState.SCHEDULED else JobChanges(),
+        )
+        for id, state in to.items()
+    ]
+    assert {moved.outcome for moved in await store.move(moves)} <= {Outcome.OK}
+
+
+_ORDER: Final = list(JobState)
+
+
+def listed(wanted: JobFilter, jobs: Iterable[Job]) -> list[Job]:
+    """Those that the filter lets pass, in the order of its listing: what every walk has to find."""
+    found = [job for job in jobs if wanted.matches(job)]
+    if wanted.user_id:
+        return sorted(found, key=lambda job: (job.create_time, job.id.encode()), reverse=True)
+    return sorted(found, key=lambda job: (job.queue, _ORDER.index(job.state), job.score, job.id.encode()))
+
+
+async def pages(
+    store: Store, wanted: JobFilter, *, after: Position | None = None, limit: int = 100
+) -> AsyncIterator[list[Job]]:
+    """The listing behind `after`, page by page; the next one is asked for when the loop wants it."""
+    while True:
+        found = await store.find(wanted, after=after, limit=limit)
+        assert len(found.jobs) <= limit
+        yield found.jobs
+        if found.end is None:
+            return
+        assert found.end != after, "this listing stands still"
+        after = found.end
+
+
+async def walk(store: Store, wanted: JobFilter, *, after: Position | None = None, limit: int = 100) -> list[Job]:
+    """The listing behind `after`, whole."""
+    return [job async for page in pages(store, wanted, after=after, limit=limit) for job in page]
+
+
+async def count(store: Store, wanted: JobFilter) -> dict[JobState, int]:
+    """All stretches together."""
+    total: Counter[JobState] = Counter()
+    after: Position | None = None
+    while True:
+        counts = await store.count(wanted, after=after)
+        assert 0 not in counts.by_state.values(), "a state without jobs is missing"
+        total.update(counts.by_state)
+        if counts.end is None:
+            return dict(total)
+        assert counts.end != after, "this count stands still"
+        after = counts.end
+
+
+def ids(jobs: Iterable[Job | None]) -> list[str | None]:
+    return [None if job is None else job.id for job in jobs]
+
+
+# --- queues, workers, bells ---------------------------------------------------------------------------------
+
+
+async def queue(store: Store, name: str = "default") -> QueueRecord:
+    (record,) = (await store.queues(names=[name])).queues
+    return record
+
+
+async def worker(store: Store, id: str = "w") -> WorkerRecord:
+    (record,) = (await store.workers(ids=[id])).workers
+    return record
+
+
+async def rang(store: Store, hints: AsyncIterator[Hints]) -> Hints:
+    """All that rang since `hints` was made, or asked last, as one; a bell of its own tells it that all has come."""
+    await put(store, f"bell-{os.urandom(8).hex()}", queue="bell")
+    heard = Hints()
+    while "bell" not in heard.queued:
+        heard = merged(heard, await anext(hints))
+    return replace(heard, queued={name: number for name, number in heard.queued.items() if name != "bell"})

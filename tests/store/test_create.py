@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.store.making import START, Clock, claim, get, is_there, new_job, put, shove, wish
+from tests.store.making import START, Clock, claim, get, is_there, new_job, put, shove, standing_of, wish
 
 from jobwire_server.domain.job import DAY, MINUTE, SECOND, JobState, RetryPolicy
 from jobwire_server.store.base import CreateOutcome, Store
@@ -31,7 +31,7 @@ async def test_a_created_job_is_stored_as_it_was_asked_for(store: Store) -> None
     (created,) = await store.create([asked])
     assert created.outcome is CreateOutcome.CREATED
     job = await get(store, "j")
-    assert job == created.job
+    assert created.standing == standing_of(job)
     for name in ASKED:
         assert getattr(job, name) == getattr(asked, name), name
     assert (job.state, job.create_time, job.version, job.attempt) == (JobState.QUEUED, START, 1, 0)

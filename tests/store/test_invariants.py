@@ -1,124 +1,224 @@
-"""Each invariant is seen to be broken when it is: by one plant in a dump, and by some in a file."""
+"""Each check sees what it is there for, in what any engine may show.
+
+What is planted in a real engine stands in test_sqlite_invariants.py and test_redis_invariants.py.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.store import invariants
-from tests.store.invariants import CHECKS, Dump, Row, findings
-from tests.store.making import Clock, put
 
-from jobwire_server.domain.job import JobState
-from jobwire_server.store.sqlite.store import SqliteStore
+from jobwire_server.domain.job import Attempt, AttemptOutcome, Job, JobState
+from jobwire_server.domain.queue import MAX_AGEING, Queue
+from jobwire_server.store.examination import KEPT, Examination
+from jobwire_server.store.invariants import Index, Invariant, Place, Sighting, judged, places_of, strays, unfit_settings
+from jobwire_server.store.redis import codec
 
-
-def row(id: str, state: JobState, score: int, **others: Any) -> Row:
-    values: dict[str, Any] = dict.fromkeys(Row.__slots__)
-    values |= {"queue": "q", "version": 2, "revision": 1, "user_id": "", "create_time": 1, "attempt": 0, "fence": 0}
-    values |= {"worker_id": "", "acknowledged": False, "history": ()}
-    return Row(**{**values, "id": id, "state": state, "score": score, **others})
+BLANK = codec.decode("", b"queue\0q\0create_time\0001", b"", b"", None)
 
 
-LEASE: dict[str, Any] = {
-    "token": "aa",
-    "worker_id": "w",
-    "claim_time": 4,
-    "lease_expire_time": 9,
-    "fence": 4,
-    "queue_time": 2,
-}
+def job(id: str, state: JobState, score: int, **others: Any) -> Job:
+    return BLANK._replace(id=id, state=state, score=score, **others)
 
-SOUND = Dump(
-    jobs={
-        "s": row("s", JobState.SCHEDULED, 7, schedule_time=7, expire_time=8),
-        "q": row("q", JobState.QUEUED, 3, queue_time=3, user_id="u"),
-        "l": row("l", JobState.IN_PROGRESS, 9, **LEASE),
-        "e": row("e", JobState.COMPLETED, 20, finish_time=10, history=((1, "bb"), (2, ""), (3, ""))),
-    },
-    places={
-        "state": {"q:scheduled": {"s": 7}, "q:queued": {"q": 3}, "q:in_progress": {"l": 9}, "q:completed": {"e": 20}},
-        "expiry": {"": {"s": 8}},
-        "lease": {"w": {"l": 4}},
-        "user": {"u": {"q": 1}},
-    },
-    counts={("q", JobState(state)): 1 for state in ("scheduled", "queued", "in_progress", "completed")},
-    beside={"result": frozenset({"e"})},
-    queues={"q": 3},
-    workers=frozenset({"w"}),
-    complaints=(),
+
+def changed(job: Job, field: str, value: Any) -> Job:
+    return job._replace(**{field: value})
+
+
+def attempt(number: int, token: bytes = b"") -> Attempt:
+    return Attempt(number, "w", 1, 2, AttemptOutcome.FAILED, token)
+
+
+LEASE: dict[str, Any] = {"token": b"t", "worker_id": "w", "claim_time": 4, "lease_expire_time": 9, "fence": 4}
+
+S = job("s", JobState.SCHEDULED, 7, schedule_time=7, expire_time=8)
+Q = job("q", JobState.QUEUED, 3, queue_time=3, user_id="u")
+L = job("l", JobState.IN_PROGRESS, 9, **LEASE, queue_time=2, attempt=3, history=(attempt(1, b"t1"), attempt(2)))
+E = job("e", JobState.COMPLETED, 20, finish_time=10, attempt=2, history=(attempt(1),), token=b"t2")._replace(
+    claim_time=4,
+    end_time=10,
+    outcome=AttemptOutcome.COMPLETED,
 )
 
 
-def job(id: str, **changes: Any) -> Dump:
-    return replace(SOUND, jobs={**SOUND.jobs, id: replace(SOUND.jobs[id], **changes)})
+def seen(job: Job, **others: Any) -> Sighting:
+    """As an engine shows it that has nothing wrong."""
+    places = {place: float(score) for place, score in places_of(job) if score is not None}
+    return replace(Sighting(id=job.id, job=job, places=places, last_queue_time=3), **others)
 
 
-def place(kind: str, index: str, members: dict[str, int]) -> Dump:
-    return replace(SOUND, places={**SOUND.places, kind: {**SOUND.places[kind], index: members}})
+def also_in(job: Job, place: Place) -> Sighting:
+    return seen(job, places={**(seen(job).places or {}), place: 1.0})
 
 
-BROKEN = {
-    "a job is not in its index": [
-        place("state", "q:queued", {}),
-        place("expiry", "", {}),
-        place("lease", "w", {}),
-        place("user", "u", {}),
-        place("state", "q:queued", {"q": 4}),
+def not_in(job: Job, index: Index, score: float | None = None) -> Sighting:
+    """Missing from its index of that kind, or standing there with that score."""
+    places = dict(seen(job).places or {})
+    (place,) = (place for place in places if place[0] is index)
+    del places[place]
+    return seen(job, places=places if score is None else {**places, place: score})
+
+
+def gone(**others: Any) -> Sighting:
+    return Sighting(id="gone", job=None, **others)
+
+
+BROKEN: dict[Invariant, list[Sighting]] = {
+    Invariant.STATE_INDEX: [*(not_in(each, Index.STATE) for each in (S, Q, L, E)), not_in(Q, Index.STATE, 4)],
+    Invariant.STATE_STRAY: [also_in(Q, (Index.STATE, "q:failed")), also_in(Q, (Index.STATE, "r:queued"))],
+    Invariant.EXPIRY_INDEX: [not_in(S, Index.EXPIRY), not_in(S, Index.EXPIRY, 9)],
+    Invariant.EXPIRY_STRAY: [
+        also_in(Q, (Index.EXPIRY, "")),
+        also_in(S._replace(start_time=1), (Index.EXPIRY, "")),
+        also_in(L._replace(expire_time=8), (Index.EXPIRY, "")),
     ],
-    "a job is in an index of others": [place("state", "q:failed", {"q": 3}), place("expiry", "", {"s": 8, "q": 3})],
-    "an index names no job": [place("lease", "x", {"gone": 1})],
-    "a count is not the count": [replace(SOUND, counts={})],
-    "something beside no job": [replace(SOUND, beside={"result": frozenset({"gone"})})],
-    "a queue that is not listed": [replace(SOUND, queues={})],
-    "a queue's last time is not the last": [replace(SOUND, queues={"q": 2})],
-    "a queue_time twice": [job("l", queue_time=3)],
-    "a worker that holds leases is unknown": [replace(SOUND, workers=frozenset())],
-    "a token twice": [replace(SOUND, jobs={**SOUND.jobs, "l2": row("l2", JobState.IN_PROGRESS, 9, **LEASE)})],
-    "a history that is none": [job("e", history=((2, ""), (1, ""))), job("e", history=((1, "b"), (2, "b")))],
-    "a lease without its parts": [job("l", **{part: None}) for part in LEASE if part != "queue_time"]
-    + [job("l", limit_time=8)],
-    "a lease of nobody": [job("q", acknowledged=True), job("e", lease_expire_time=1)],
-    "a queued job without a queue_time": [job("q", queue_time=None)],
-    "a scheduled job that is not due when it says": [job("s", schedule_time=6)],
-    "an ended job without a finish_time": [job("e", finish_time=None), job("e", finish_time=21)],
-    "a version that was never given": [job("q", version=0), job("q", revision=3)],
+    Invariant.CREDIT: [not_in(L, Index.LEASE), not_in(L, Index.LEASE, 5)],
+    Invariant.CREDIT_STRAY: [also_in(L, (Index.LEASE, "v")), also_in(E, (Index.LEASE, "w"))],
+    Invariant.USER_INDEX: [not_in(Q, Index.USER), not_in(Q, Index.USER, 2)],
+    Invariant.USER_STRAY: [also_in(Q, (Index.USER, "v"))],
+    Invariant.INDEX_OF_NOTHING: [gone(places={(Index.LEASE, "w"): 1.0})],
+    Invariant.ORPHAN: [gone(beside=frozenset({"result"}))],
+    Invariant.BESIDE: [
+        seen(E, said_beside=frozenset({"result"})),
+        seen(E, said_beside=frozenset(), beside=frozenset({"detail"})),
+    ],
+    Invariant.VERSION: [seen(Q._replace(version=0)), seen(Q._replace(revision=3)), seen(Q._replace(revision=0))],
+    Invariant.ORDER: [
+        seen(Q._replace(queue_time=None)),
+        seen(Q._replace(score=2)),
+        seen(Q._replace(priority=0)),
+        seen(Q._replace(priority=11)),
+    ],
+    Invariant.DUE: [seen(S._replace(schedule_time=6)), seen(S._replace(schedule_time=None))],
+    Invariant.LEASE: [
+        *(seen(changed(L, part, None)) for part in LEASE),
+        seen(L._replace(worker_id="", fence=0)),
+        seen(L._replace(limit_time=8)),
+        seen(L._replace(score=8)),
+    ],
+    Invariant.NO_LEASE: [seen(Q._replace(acknowledged=True)), seen(E._replace(lease_expire_time=1))],
+    Invariant.FINISH: [seen(E._replace(finish_time=None)), seen(E._replace(finish_time=21))],
+    Invariant.ATTEMPT: [
+        seen(job("first", JobState.IN_PROGRESS, 9, **LEASE)),
+        seen(L._replace(attempt=2)),
+        seen(L._replace(token=b"t1")),
+        seen(E._replace(attempt=1)),
+        seen(Q._replace(history=(attempt(1),))),
+    ],
+    Invariant.HISTORY: [
+        seen(L._replace(history=(attempt(2), attempt(1)))),
+        seen(L._replace(history=(attempt(1), attempt(1)))),
+        seen(L._replace(history=(attempt(1, b"t1"), attempt(2, b"t1")))),
+        seen(L._replace(attempt=22, history=tuple(map(attempt, range(1, 22))))),
+    ],
+    Invariant.BUDGET: [
+        seen(changed(Q, count, -1))
+        for count in ("attempt", "retry_count", "interruption_count", "release_count", "return_count")
+    ],
+    Invariant.QUEUE_UNLISTED: [seen(Q, queue_listed=False)],
+    Invariant.QUEUE_LAST: [seen(Q, last_queue_time=2)],
+    Invariant.HOLDER: [seen(L, holder_listed=False)],
+}
+
+OF_THE_WHOLE = {
+    # What no single job shows.
+    Invariant.COUNTER,
+    Invariant.UNREADABLE,
+    Invariant.QUEUE_TIME_TWICE,
+    Invariant.TOKEN_TWICE,
+    Invariant.QUEUE_HALF,
+    Invariant.QUEUE_SETTINGS,
+    Invariant.WORKER_HALF,
+    Invariant.REMEMBERED,
+    Invariant.PASSING,
+    Invariant.FOREIGN,
+    Invariant.KIND,
+    Invariant.FILE,
 }
 
 
-def test_a_sound_dump_has_no_findings() -> None:
-    assert findings(SOUND) == []
+@pytest.mark.parametrize("job", [S, Q, L, E], ids=lambda job: job.state)
+def test_a_sound_job_breaks_nothing(job: Job) -> None:
+    assert [*judged(seen(job)), *strays(seen(job))] == []
 
 
 def test_every_invariant_has_its_plant() -> None:
-    assert BROKEN.keys() == CHECKS.keys()
+    assert BROKEN.keys() | OF_THE_WHOLE == set(Invariant)
+    assert not BROKEN.keys() & OF_THE_WHOLE
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_the_invariant_is_seen_broken(name: str) -> None:
-    for dump in BROKEN[name]:
-        assert [found for found in findings(dump) if found.startswith(f"{name}: ")], dump
+@pytest.mark.parametrize("invariant", BROKEN)
+def test_the_invariant_is_seen_broken(invariant: Invariant) -> None:
+    for sighting in BROKEN[invariant]:
+        assert invariant in {found for found, _ in (*judged(sighting), *strays(sighting))}, sighting
 
 
-SQLITE = {
-    "a count is not the count": "UPDATE queue_count SET n = n + 1",
-    "something beside no job: submission of number 99": "INSERT INTO submission VALUES (99, x'00')",
-    "a lease without its parts: l": "UPDATE job SET token = NULL WHERE id = 'l'",
-    "a job that cannot be read: q": "UPDATE job SET user_id = CAST(x'c328' AS TEXT) WHERE id = 'q'",
-    "a worker that holds leases is unknown: w": "DELETE FROM worker",
-    "a queue that is not listed": "DELETE FROM queue",
-}
+@pytest.mark.parametrize("delay", [1, 2**53 + 1, 2**63 - 1])
+def test_a_score_is_compared_as_the_double_that_engines_keep(delay: int) -> None:
+    assert not list(judged(seen(S._replace(expire_time=delay))))
 
 
-@pytest.mark.parametrize("name", SQLITE)
-async def test_a_plant_in_a_file_is_found(tmp_path: Path, clock: Clock, name: str) -> None:
-    store = SqliteStore(str(tmp_path / "jobs.db"), clock=clock)
-    await store.open()
-    await put(store, "l", JobState.IN_PROGRESS)
-    await put(store, "q", submission=b"x")
-    assert await invariants.broken(store) == []
-    await store._write(lambda transaction: transaction.execute(SQLITE[name]))
-    assert [found for found in await invariants.broken(store) if found.startswith(name)]
-    await store.close()
+def test_a_number_beyond_all_numbers_is_named_and_stops_nothing() -> None:
+    huge = Q._replace(score=10**400, queue_time=10**400)
+    broken = dict(judged(replace(seen(Q), job=huge)))
+    assert {Invariant.STATE_INDEX, Invariant.QUEUE_LAST} <= broken.keys()
+    Examination(print).see(replace(seen(Q), job=huge))
+
+
+UNFIT: list[dict[str, Any]] = [
+    {"ageing": -1},
+    {"ageing": MAX_AGEING + 1},
+    {"retention": -1},
+    {"max_in_flight": 0},
+    {"create_time": -1},
+    {"update_time": -1},
+    {"revision": -1},
+]
+
+
+@pytest.mark.parametrize("settings", UNFIT, ids=str)
+def test_settings_that_cannot_be_are_named(settings: dict[str, Any]) -> None:
+    ((name, value),) = settings.items()
+    assert unfit_settings(Queue(name="q", **settings)) == f"{name} {value}"
+
+
+def test_settings_at_their_bounds_can_be() -> None:
+    assert not unfit_settings(Queue(name="q", ageing=0, retention=0, max_in_flight=1))
+    assert not unfit_settings(Queue(name="q", ageing=MAX_AGEING))
+
+
+def broken_after(*jobs: Job) -> list[str]:
+    """What is found when these are shown, and shown again as far as that is asked for."""
+    examination = Examination(print)
+    for each in jobs:
+        examination.see(seen(each))
+    if sharers := examination.shared():
+        for each in jobs:
+            sharers.see(each)
+        sharers.tell(examination)
+    return [f"{invariant.name}: {what}" for invariant, broken in examination.broken.items() for what in broken.first]
+
+
+def test_two_jobs_with_one_queue_time_are_named_together() -> None:
+    assert broken_after(Q, Q._replace(id="r")) == ["QUEUE_TIME_TWICE: q, r: q at 3"]
+    assert broken_after(Q, Q._replace(id="r", queue="other")) == []
+
+
+def test_two_leases_with_one_token_are_named_together() -> None:
+    assert broken_after(L, L._replace(id="m", queue_time=1)) == ["TOKEN_TWICE: l, m"]
+    assert broken_after(E, E._replace(id="f")) == [], "the token of an ended job guards nothing"
+
+
+def test_a_job_that_a_scan_shows_twice_shares_nothing() -> None:
+    assert broken_after(Q, Q, L, L) == []
+
+
+def test_findings_without_end_take_no_memory_without_end() -> None:
+    examination = Examination(print)
+    for number in range(KEPT + 5):
+        examination.find(Invariant.ORPHAN, str(number))
+    examination.find(Invariant.ORPHAN, "0")
+    broken = examination.broken[Invariant.ORPHAN]
+    assert (broken.number, len(broken.first)) == (KEPT + 5, KEPT)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests.store.making import Clock, claim, is_there, new_job, put, wish
+from redis.asyncio.client import PubSub
+from tests.store.making import Clock, claim, is_there, new_job, put, shove_all, wish
 from tests.valkey_process import Keyspace
 
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
-from jobwire_server.domain.job import JobState
+from jobwire_server.domain.job import SECOND, JobState
 from jobwire_server.store.base import CannotOpen, Hints, Store, StoreFull, StoreUnavailable
 from jobwire_server.store.redis import link, topology
+from jobwire_server.store.redis.bell import Bell
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.store import OUTAGE_GAP, RedisStore
 
@@ -174,6 +176,32 @@ async def test_more_than_one_script_takes_are_answered_in_order(store: Store) ->
     assert [job and job.id for job in (await store.get(ids)).jobs] == ids
 
 
+async def test_closing_ends_although_the_driver_swallowed_the_cancellation(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does when that comes together with its own timeout: a server hung as it shut down."""
+    listen = PubSub.get_message
+    is_listening, swallowed = asyncio.Event(), []
+
+    async def swallow(subscription: PubSub, **given: Any) -> Any:
+        try:
+            is_listening.set()
+            return await listen(subscription, **given)
+        except asyncio.CancelledError as error:
+            swallowed.append(error)
+            return None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PubSub, "get_message", swallow)
+        bell = Bell(topology.parse(store._address.url).connect(), store._keys.hints)
+        await bell.open()
+        is_listening.clear()
+        await is_listening.wait()
+        async with asyncio.timeout(20):
+            await bell.close()
+    assert swallowed
+
+
 # --- outages ------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +271,74 @@ async def test_what_one_server_changes_is_heard_by_the_others_once(
         await put(other, "b", queue="b")
         assert await anext(there) == await anext(here) == Hints(queued={"b": 1})
     await other.close()
+
+
+@pytest.fixture
+async def second(store: Store, keyspace: Keyspace, clock: Clock) -> AsyncIterator[RedisStore]:
+    """Another server on the same keys."""
+    second = RedisStore(keyspace.url, clock=clock, outage_gap=None)
+    await second.open()
+    yield second
+    await second.close()
+
+
+async def due_at_once(store: Store, clock: Clock, verb: str, number: int) -> None:
+    """So many jobs for that verb of maintenance to handle now."""
+    names = [f"{verb}-{clock.now}-{n}" for n in range(number)]
+    await store.create([new_job(id, schedule_time=clock.now + 1, retention=1) for id in names])
+    if verb == "purge":
+        await shove_all(store, dict.fromkeys(names, JobState.CANCELED))
+    clock.now += 1
+
+
+SWEEPS = ["promote", "purge"]
+
+
+@pytest.mark.parametrize("verb", SWEEPS)
+async def test_what_one_server_has_just_swept_no_other_sweeps(
+    store: Store, second: RedisStore, clock: Clock, verb: str
+) -> None:
+    await due_at_once(store, clock, verb, 3)
+    assert await getattr(store, verb)(limit=9) == 3
+    await due_at_once(store, clock, verb, 2)
+    assert await getattr(second, verb)(limit=9) == 0, "the first one will do it"
+    assert await getattr(store, verb)(limit=9) == 2
+    await due_at_once(store, clock, verb, 1)
+    clock.now += SECOND // 2 - 2
+    assert await getattr(second, verb)(limit=9) == 0
+    clock.now += 1
+    assert await getattr(second, verb)(limit=9) == 1, "the first one has ended, it seems"
+    await due_at_once(store, clock, verb, 1)
+    assert await getattr(store, verb)(limit=9) == 0
+
+
+@pytest.mark.parametrize("verb", SWEEPS)
+async def test_where_one_server_leaves_something_over_another_helps(
+    store: Store, second: RedisStore, clock: Clock, verb: str
+) -> None:
+    await due_at_once(store, clock, verb, 5)
+    assert await getattr(store, verb)(limit=9) == 5
+    await due_at_once(store, clock, verb, 5)
+    assert await getattr(store, verb)(limit=2) == 2
+    assert await getattr(second, verb)(limit=2) == 2
+    assert await getattr(second, verb)(limit=2) == 1
+
+
+@pytest.mark.parametrize("verb", SWEEPS)
+async def test_a_sweep_in_the_future_keeps_nobody_away(
+    store: Store, second: RedisStore, clock: Clock, verb: str
+) -> None:
+    clock.advance(10)
+    assert await getattr(store, verb)(limit=9) == 0
+    clock.advance(-10)
+    await due_at_once(store, clock, verb, 1)
+    assert await getattr(second, verb)(limit=9) == 1
+
+
+async def test_recovery_reads_what_is_overdue_whoever_has_swept(store: Store, second: RedisStore, clock: Clock) -> None:
+    job = await put(store, "j", JobState.IN_PROGRESS)
+    clock.advance(30)
+    assert (await store.overdue(limit=9)).jobs == (await second.overdue(limit=9)).jobs == [job]
 
 
 async def test_hints_are_heard_again_after_their_connection_broke(

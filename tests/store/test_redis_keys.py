@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
-from tests.store.making import START, Clock, claim, new_job, put
+from tests.store.making import START, Clock, claim, get, new_job, put
 from tests.valkey_process import Keyspace
 
 from jobwire_server.domain import policy
@@ -42,10 +42,11 @@ async def test_a_job_stays_packed_through_its_whole_life(store: Store, clock: Cl
         (job,) = (await claim(store)).jobs
         assert job.token
         (renewed,) = await store.renew([Renewal(job_id=id, token=job.token, fraction=1 / 3, message="m" * 256)])
-        assert renewed.job
-        cancel = policy.cancel(renewed.job, reason="r" * 256, grace=DAY, etag=None, now=clock.now)
+        assert renewed.outcome is Outcome.OK
+        running = await get(store, job.id)
+        cancel = policy.cancel(running, reason="r" * 256, grace=DAY, etag=None, now=clock.now)
         assert cancel
-        failed = policy.fail(renewed.job, job.token, error, permanent=False, retry_delay=0, now=clock.now, random=0.5)
+        failed = policy.fail(running, job.token, error, permanent=False, retry_delay=0, now=clock.now, random=0.5)
         assert [moved.outcome for moved in await store.move([failed])] == [Outcome.OK]
         assert await store.promote(limit=1) == 1
     (job,) = (await claim(store)).jobs

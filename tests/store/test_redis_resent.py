@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 
 import pytest
 from tests.faults.proxy import Fault, Proxy
-from tests.store.making import Clock, claim, get, is_there, new_job, put, wish
+from tests.store.making import Clock, claim, get, is_there, new_job, put, standing_of, wish
 from tests.valkey_process import Keyspace
 
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Guard, Outcome
 from jobwire_server.domain.job import JobState, Verb
-from jobwire_server.domain.move import Move
+from jobwire_server.domain.move import Deletion, Move
 from jobwire_server.store.base import ClaimOutcome, CreateOutcome, Hints, Store
-from jobwire_server.store.redis import scripts
+from jobwire_server.store.redis import calls, scripts
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.link import Link
 from jobwire_server.store.redis.store import RedisStore
@@ -53,7 +53,7 @@ async def test_a_create_with_an_id_of_the_server_is_not_taken_for_a_clash(lossy:
     batch = [new_job("a", id_given=False), new_job("b"), new_job("b"), new_job("c", request_key=b"k")]
     made = await losing(proxy, lambda: lossy.create(batch))
     assert [each.outcome for each in made] == ["created", "created", "existed", "created"]
-    assert [each.job for each in made[:2]] == [await get(lossy, "a"), await get(lossy, "b")]
+    assert [each.standing for each in made[:2]] == [standing_of(await get(lossy, id)) for id in ("a", "b")]
     assert (await lossy.create([new_job("x", request_key=b"k", digest=batch[3].digest)]))[0].job_id == "c"
 
 
@@ -62,7 +62,7 @@ async def test_a_completion_that_removed_its_job_is_ok_and_not_gone(lossy: Redis
     assert job.token
     done = policy.complete("j", job.token, None)
     (moved,) = await losing(proxy, lambda: lossy.move([done]))
-    assert (moved.outcome, moved.job) == (Outcome.OK, None)
+    assert (moved.outcome, moved.standing) == (Outcome.OK, None)
     assert not await is_there(lossy, "j")
 
 
@@ -88,6 +88,41 @@ async def test_a_claim_for_many_workers_finds_what_each_of_them_took(lossy: Redi
     assert claims.remaining == 3
 
 
+async def test_a_deletion_is_ok_and_not_gone(lossy: RedisStore, proxy: Proxy) -> None:
+    lease, waiting = await put(lossy, "lease", JobState.IN_PROGRESS), await put(lossy, "waiting")
+    deletions = [Deletion("lease", lease.version), Deletion("none", 1), Deletion("waiting", waiting.version + 1)]
+    hints = lossy.hints()
+    outcomes = await losing(proxy, lambda: lossy.delete(deletions))
+    assert outcomes == [Outcome.OK, Outcome.GONE, Outcome.STALE]
+    async with asyncio.timeout(10):
+        assert (await anext(hints)).freed == {"w": 1}, "once"
+    assert [await is_there(lossy, id) for id in ("lease", "waiting")] == [False, True]
+
+
+async def test_a_change_of_settings_is_ok_and_not_stale(lossy: RedisStore, proxy: Proxy) -> None:
+    await put(lossy, "j")
+    changed = await losing(proxy, lambda: lossy.put_queue("default", {"paused": True}, revision=0))
+    assert changed.outcome is Outcome.OK
+    assert changed.queue
+    assert (changed.queue.settings.revision, changed.queue.settings.paused) == (1, True)
+    made = await losing(proxy, lambda: lossy.put_queue("new", {"ageing": 7}, create=True))
+    assert (made.outcome, made.queue and made.queue.settings.revision) == (Outcome.OK, 1)
+
+
+async def test_a_deletion_that_comes_after_its_repeat_takes_no_second_life(
+    store: RedisStore, keyspace: Keyspace
+) -> None:
+    job = await put(store, "j")
+    call = calls.delete([Deletion("j", job.version)])
+    link = store._link
+    assert isinstance(link, Link)
+    sent = call.arguments.encode()
+    assert call.read(await link._evaluate(call, "dead", sent, True)) == [Outcome.OK]
+    await put(store, "j")
+    assert call.read(await link._evaluate(call, "dead", sent, False)) == [Outcome.OK]
+    assert await is_there(store, "j")
+
+
 async def test_what_was_changed_is_told_although_the_answer_was_lost(lossy: RedisStore, proxy: Proxy) -> None:
     hints = lossy.hints()
     await losing(proxy, lambda: lossy.create([new_job("j")]))
@@ -109,7 +144,7 @@ async def test_a_first_sending_that_comes_after_its_repeat_takes_no_second_job(
     store: RedisStore, keyspace: Keyspace
 ) -> None:
     await store.create([new_job(id) for id in "ab"])
-    first, late = await twice(keyspace, store, scripts.claim("default", [wish("w", 1, max_in_flight=9)]))
+    first, late = await twice(keyspace, store, calls.claim("default", [wish("w", 1, max_in_flight=9)]))
     assert first.claimed[0].jobs == late.claimed[0].jobs
     assert late.claimed[0].held == 1
 
@@ -119,7 +154,7 @@ async def test_a_first_sending_that_comes_after_a_repeat_that_found_nothing_take
 ) -> None:
     link = store._link
     assert isinstance(link, Link)
-    call = scripts.claim("default", [wish()])
+    call = calls.claim("default", [wish()])
     assert call.read(await link._evaluate(call, "fedc", call.arguments.encode(), True)).claimed[0].jobs == []
     await store.create([new_job("j")])
     assert call.read(await link._evaluate(call, "fedc", call.arguments.encode(), False)).claimed[0].jobs == []
@@ -131,7 +166,7 @@ async def test_a_create_that_comes_after_its_repeat_brings_no_finished_job_back(
 ) -> None:
     link = store._link
     assert isinstance(link, Link)
-    call = scripts.create([new_job("j", retention=0)])
+    call = calls.create([new_job("j", retention=0)])
     await link._evaluate(call, "abcd", call.arguments.encode(), True)
     (job,) = (await claim(store)).jobs
     assert job.token

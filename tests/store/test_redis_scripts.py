@@ -11,8 +11,10 @@ from tests.store.making import claim, get, new_job, wish
 from tests.valkey_process import Keyspace
 
 from jobwire_server.domain import policy
+from jobwire_server.domain.filter import JobFilter
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
+from jobwire_server.domain.move import Deletion
 from jobwire_server.store.base import CreateOutcome, Renewal, Store, WorkerInfo
 from jobwire_server.store.redis import scripts
 
@@ -64,6 +66,16 @@ async def test_every_verb_works_after_the_engine_has_forgotten_the_scripts(store
     forget()
     assert await store.beat(WorkerInfo(id="w", session=3))
     forget()
+    assert len((await store.find(JobFilter(), limit=1)).jobs) == 1
+    forget()
+    assert (await store.count(JobFilter(user_id="ann"))).by_state == {}
+    forget()
+    assert (await store.put_queue("default", {})).outcome is Outcome.OK
+    forget()
+    assert (len((await store.queues()).queues), len((await store.workers()).workers)) == (1, 1)
+    forget()
     assert (await store.overdue(limit=1)).jobs == (await store.leased(longer_than=0, limit=1)).jobs == []
     forget()
     assert (await store.promote(limit=1), await store.purge(limit=1)) == (0, 0)
+    forget()
+    assert await store.delete([Deletion("j", (await get(store, "j")).version)]) == [Outcome.OK]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tests.store.making import START, Clock, claim, get, is_there, move, put, shove, wish
+from tests.store.making import START, Clock, claim, get, is_there, move, put, shove, standing_of, wish
 
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
@@ -20,7 +20,7 @@ async def test_the_first_renewal_acknowledges_and_grants_the_lease(store: Store,
     clock.advance(4)
     renewed = await renew(store, "j", job.token)
     after = await get(store, "j")
-    assert renewed == Renewed(Outcome.OK, 30 * SECOND, job=after)
+    assert renewed == Renewed(Outcome.OK, 30 * SECOND, standing=standing_of(after))
     assert (after.acknowledged, after.return_count, after.start_time) == (True, 0, START)
     assert (after.version, after.revision) == (job.version + 1, job.revision), "watchers are told, edits not disturbed"
     assert after.score == after.lease_expire_time == clock.now + 30 * SECOND
@@ -101,7 +101,12 @@ async def test_renewals_are_judged_one_by_one(store: Store) -> None:
     wishes = [Renewal(job_id=job.id, token=job.token or b"") for job in jobs]
     answers = await store.renew([*wishes, Renewal(job_id="x", token=b"t")])
     assert [answer.outcome for answer in answers] == [Outcome.OK, Outcome.LOST, Outcome.OK, Outcome.GONE]
-    assert answers[1].job == await get(store, "b")
+    assert [answer.standing for answer in answers] == [
+        standing_of(await get(store, "a")),
+        None,
+        standing_of(await get(store, "c")),
+        None,
+    ]
     assert not await is_there(store, "x")
 
 

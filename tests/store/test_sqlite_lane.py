@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 import apsw
 import pytest
 from tests.store import invariants
-from tests.store.making import Clock, claim, get, is_there, new_job, put, shove
+from tests.store.making import Clock, claim, get, ids, is_there, new_job, put, queue, shove, worker
 
-from jobwire_server.domain.job import JobState
-from jobwire_server.store.base import CreateOutcome, Hints, StoreFull, StoreUnavailable
+from jobwire_server.domain.filter import JobFilter
+from jobwire_server.domain.guard import Outcome
+from jobwire_server.domain.job import DAY, JobState
+from jobwire_server.store.base import CreateOutcome, Hints, StoreFull, StoreUnavailable, WorkerInfo
 from jobwire_server.store.sqlite.lane import MAX_WEIGHT
 from jobwire_server.store.sqlite.store import RESERVE, SqliteStore
 from jobwire_server.store.sqlite.transaction import Transaction
@@ -39,6 +41,17 @@ async def file(tmp_path: Path, clock: Clock, disk: Disk) -> AsyncIterator[Sqlite
     await store.open()
     yield store
     broken = [] if store.failure else await invariants.broken(store)
+    await store.close()
+    assert not broken
+
+
+@pytest.fixture
+async def memory(clock: Clock) -> AsyncIterator[SqliteStore]:
+    """Where listings go through the writer's lane too, since there is no other."""
+    store = SqliteStore(None, clock=clock, outage_gap=None)
+    await store.open()
+    yield store
+    broken = await invariants.broken(store)
     await store.close()
     assert not broken
 
@@ -110,6 +123,75 @@ async def test_a_transaction_is_bounded(file: SqliteStore) -> None:
     await file.open()
     assert sum(seen) == 4 * batch
     assert (await file.claim("default", [])).remaining == 4 * batch
+
+
+async def test_a_listing_never_holds_up_the_writer(tmp_path: Path) -> None:
+    threads: list[str] = []
+
+    def clock() -> int:
+        threads.append(threading.current_thread().name)
+        return 1_700_000_000_000_000
+
+    file = SqliteStore(str(tmp_path / "jobwire.db"), clock=clock)
+    await file.open()
+    threads.clear()
+    await file.find(JobFilter(), limit=9)
+    await file.find(JobFilter(user_id="ann"), limit=9)
+    await file.count(JobFilter())
+    await file.queues()
+    await file.workers()
+    await file.close()
+    assert threads == ["jobwire-reader"] * 5
+
+
+LISTINGS: dict[str, tuple[Callable[[SqliteStore], Any], Callable[[Any], Any], Any]] = {
+    "find": (lambda store: store.find(JobFilter(), limit=9), lambda found: ids(found.jobs), ["a", "b"]),
+    "count": (lambda store: store.count(JobFilter()), lambda counts: counts.by_state, {JobState.QUEUED: 2}),
+    "queues": (
+        lambda store: store.queues(),
+        lambda found: [(queue.settings.name, queue.counts) for queue in found.queues],
+        [("a", {JobState.QUEUED: 1}), ("b", {JobState.QUEUED: 1})],
+    ),
+    "workers": (
+        lambda store: store.workers(),
+        lambda found: [(worker.info.host, worker.held) for worker in found.workers],
+        [("h", 0)],
+    ),
+}
+"""Verb → a call of it, what a test wants to know of its answer, and what that should be."""
+
+
+@pytest.mark.parametrize("verb", LISTINGS)
+async def test_a_listing_sees_all_that_shares_its_transaction(memory: SqliteStore, verb: str) -> None:
+    call, told, expected = LISTINGS[verb]
+    with held_up(memory):
+        tasks = await started(
+            memory.create([new_job("a", queue="a"), new_job("b", queue="b")]),
+            memory.beat(WorkerInfo(id="w", host="h")),
+            call(memory),
+        )
+    assert told((await answered(tasks))[-1]) == expected
+
+
+async def test_what_shares_a_transaction_with_a_purge_is_not_forgotten_by_it(memory: SqliteStore, clock: Clock) -> None:
+    await memory.beat(WorkerInfo(id="w", session=7, host="h"))
+    await memory.put_queue("q", {}, create=True)
+    await memory.put_queue("old", {}, create=True)
+    clock.now += DAY
+    with held_up(memory):
+        tasks = await started(
+            memory.beat(WorkerInfo(id="w")),
+            memory.put_queue("q", {"paused": True}),
+            memory.purge(limit=9),
+            memory.create([new_job("j", queue="old")]),
+            memory.beat(WorkerInfo(id="w", session=6)),
+            memory.put_queue("q", {"ageing": 1}, revision=1),
+        )
+    answers = await answered(tasks)
+    assert (answers[4], answers[5].outcome) == (False, Outcome.OK)
+    assert (await worker(memory)).info == WorkerInfo(id="w", session=7, host="h")
+    assert (await queue(memory, "q")).settings.revision == 2
+    assert (await queue(memory, "old")).settings.create_time == clock.now, "it is a new one"
 
 
 async def test_what_is_told_is_on_the_disk(file: SqliteStore, tmp_path: Path) -> None:

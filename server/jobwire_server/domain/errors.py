@@ -14,6 +14,8 @@ class Reason(StrEnum):
     JOB_EXISTS = "JOB_EXISTS"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     JOB_NOT_FOUND = "JOB_NOT_FOUND"
+    QUEUE_NOT_FOUND = "QUEUE_NOT_FOUND"
+    WORKER_NOT_FOUND = "WORKER_NOT_FOUND"
     ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
     LEASE_REQUIRED = "LEASE_REQUIRED"
     LEASE_LOST = "LEASE_LOST"
@@ -56,6 +58,10 @@ class JobwireError(Exception):
 
 def job_not_found(job_id: str) -> JobwireError:
     return JobwireError(Reason.JOB_NOT_FOUND, f"there is no job {job_id!r}", metadata={"job_id": job_id})
+
+
+def queue_not_found(name: str) -> JobwireError:
+    return JobwireError(Reason.QUEUE_NOT_FOUND, f"there is no queue {name!r}", metadata={"queue": name})
 
 
 def invalid(field: str, message: str) -> JobwireError:

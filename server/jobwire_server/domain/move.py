@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TypedDict
 
 from jobwire_server.domain.guard import Guard
 from jobwire_server.domain.job import Attempt, AttemptOutcome, JobError, JobState, Progress, RetryPolicy, Verb
+from jobwire_server.domain.noise import noise_bytes
 
 
 class JobChanges(TypedDict, total=False):
@@ -42,8 +42,8 @@ class JobChanges(TypedDict, total=False):
 
 
 def new_operation() -> bytes:
-    """A fresh operation id: 8 random bytes; two alike for one job are 2⁻⁶⁴ away."""
-    return os.urandom(8)
+    """A fresh operation id: 8 random bytes; two alike for one job are 2⁻⁶⁴ away. It is no secret."""
+    return noise_bytes(8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +74,11 @@ class Move:
     """How the current attempt ended, where it stays in the row; None where it goes into the history, or never was."""
     changes: JobChanges = field(default_factory=JobChanges)
     operation: bytes = field(default_factory=new_operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """The removal of one job, decided from the version that was read."""
+
+    job_id: str
+    version: int

@@ -12,11 +12,14 @@ from enum import StrEnum
 from jobwire_server.domain.errors import JobwireError, Reason, invalid
 from jobwire_server.domain.guard import Guard
 from jobwire_server.domain.job import HISTORY_LENGTH, Attempt, AttemptOutcome, Job, JobError, JobState, Verb
-from jobwire_server.domain.move import JobChanges, Move
+from jobwire_server.domain.move import Deletion, JobChanges, Move
 from jobwire_server.domain.retry import MAX_RETURNS, backoff, return_delay
 
 MAX_RELEASES = 20
 """Releases in a row that cost nothing; the next counts as a failure, or a job nobody wants would circle for ever."""
+
+
+_COMPLETED: JobChanges = {"error": None, "release_count": 0, "return_count": 0}
 
 
 def complete(job_id: str, token: bytes, result: bytes | None) -> Move:
@@ -30,7 +33,16 @@ def complete(job_id: str, token: bytes, result: bytes | None) -> Move:
         guard=Guard(token=token),
         to=JobState.COMPLETED,
         outcome=AttemptOutcome.COMPLETED,
-        changes={"result": result, "error": None, "release_count": 0, "return_count": 0},
+        changes={"result": result, **_COMPLETED},
+    )
+
+
+def is_completion(move: Move) -> bool:
+    """It is what `complete` makes: a store may know a shorter way for the commonest of all Moves."""
+    return (
+        move.verb is Verb.COMPLETE
+        and move.guard == Guard(token=move.guard.token)
+        and move.changes == {"result": move.changes.get("result"), **_COMPLETED}
     )
 
 
@@ -140,6 +152,14 @@ def replay(job: Job, *, etag: str | None) -> Move:
     return Move(job_id=job.id, verb=Verb.REPLAY, guard=Guard(version=job.version), to=JobState.QUEUED, changes=changes)
 
 
+def delete(job: Job, *, force: bool, etag: str | None) -> Deletion:
+    """The job goes, wherever it stands; `force` takes it from a worker too."""
+    _check_etag(job, etag)
+    if job.state is JobState.IN_PROGRESS and not force:
+        raise illegal(job, Verb.DELETE, None, "a worker has it; cancel it, or delete it with force")
+    return Deletion(job.id, job.version)
+
+
 _OVER_AT_THE_END = frozenset({"schedule_time", "expire_time"})
 """What means nothing to an ended job. The rest may change: a dead letter is mended, then replayed."""
 
@@ -203,11 +223,11 @@ def settled(job: Job, token: bytes, verb: Verb) -> Settled:
     return Settled.ALIKE if outcome in _OUTCOMES_OF[verb] else Settled.OTHERWISE
 
 
-def illegal(job: Job, verb: Verb, to: JobState, why: str | None = None) -> JobwireError:
+def illegal(job: Job, verb: Verb, to: JobState | None, why: str | None = None) -> JobwireError:
     return JobwireError(
         Reason.ILLEGAL_TRANSITION,
         f"cannot {verb} job {job.id!r}, which is {job.state.name}" + (f": {why}" if why else ""),
-        metadata={"job_id": job.id, "from": job.state.name, "to": to.name},
+        metadata={"job_id": job.id, "from": job.state.name, "to": "" if to is None else to.name},
     )
 
 

@@ -6,8 +6,8 @@ The one place that knows which field of a request becomes what. Every refusal is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence, Set
+from typing import Any, Final
 
 from jobwire.v1 import job_pb2, job_service_pb2, worker_pb2, worker_service_pb2
 from jobwire_server.domain.change import Change, Complete, Edit, Fail, Release, Report
@@ -39,6 +39,8 @@ EDITABLE: Final = (
 )
 SUBMITTED: Final = frozenset({*EDITABLE, "id", "queue", "type", "user_id", "http", "webhook", "execution_timeout"})
 """Fields of Job that a create may set; all others are output only."""
+SUBMISSION: Final = frozenset({"payload", "http", "labels"})
+"""Those that are stored as they come."""
 
 
 class Reader:
@@ -50,40 +52,62 @@ class Reader:
         self._ids = JobIds()
 
     def new_job(self, request: job_service_pb2.CreateJobRequest, *, principal: str = "") -> NewJob:
+        """Takes the request apart: afterwards `request.job` holds no more than what is stored of it as it came."""
         limits, job = self.limits, request.job
-        for field, _ in job.ListFields():
-            if field.name not in SUBMITTED:
-                raise invalid(f"job.{field.name}", "is output only: the server sets it")
-        _refuse_webhook("job", job)
+        given = {field.name for field, _ in job.ListFields()}
+        if not given <= SUBMITTED:
+            raise invalid(f"job.{min(given - SUBMITTED)}", "is output only: the server sets it")
+        if "webhook" in given:
+            raise _no_webhook("job")
         # Of the request as it came: what this server does not know yet belongs to it, but is not stored.
-        digest = hashlib.sha256(job.SerializeToString(deterministic=True)).digest()
+        raw = job.SerializeToString(deterministic=True)
+        digest = hashlib.sha256(raw).digest()
         job.DiscardUnknownFields()  # they would count against no limit
-        validate.text("request_id", request.request_id, limits.text)
-        schedule_time, expire_time = self._times("job", job)
-        if expire_time is not None and expire_time <= self.now():
-            raise invalid("job.expire_time", "must lie in the future")
+        request_key = None
+        if request.request_id:
+            request_id = validate.text("request_id", request.request_id, limits.text)
+            request_key = hashlib.sha256(f"{principal}\0{request_id}".encode()).digest()
+        asked: dict[str, Any] = {}
+        # Most requests hold two or three fields: asking for each of the others would cost more than all the rest.
+        if not given <= SUBMISSION:
+            asked = self._asked(job, given)
         return NewJob(
-            id=validate.job_id("job.id", job.id) if job.id else self._ids.make(),
-            id_given=bool(job.id),
-            queue=validate.name("job.queue", job.queue) if job.queue else DEFAULT_QUEUE,
-            type=validate.text("job.type", job.type, limits.text),
-            user_id=validate.text("job.user_id", job.user_id, limits.text),
-            priority=_priority("job", job),
-            submission=self._submission(job),
+            id=asked.pop("id", None) or self._ids.make(),
+            id_given="id" in given,
+            submission=self._submission(job, given),
             digest=digest,
-            request_key=(
-                hashlib.sha256(f"{principal}\0{request.request_id}".encode()).digest() if request.request_id else None
-            ),
-            retry=self._retry("job", job),
-            execution_timeout=(
-                validate.duration("job.execution_timeout", job.execution_timeout, 1, limits.max_delay)
-                if job.HasField("execution_timeout")
-                else None
-            ),
-            retention=self._retention("job", job),
-            schedule_time=schedule_time,
-            expire_time=expire_time,
+            request_key=request_key,
+            **asked,
         )
+
+    def _asked(self, job: job_pb2.Job, given: Set[str]) -> dict[str, Any]:
+        """The fields of NewJob that these fields of `job` say; those of the submission stand elsewhere."""
+        limits = self.limits
+        asked: dict[str, Any] = {}
+        if "id" in given:
+            asked["id"] = validate.job_id("job.id", job.id)
+        if "queue" in given:
+            asked["queue"] = validate.name("job.queue", job.queue)
+        if "type" in given:
+            asked["type"] = validate.text("job.type", job.type, limits.text)
+        if "user_id" in given:
+            asked["user_id"] = validate.text("job.user_id", job.user_id, limits.text)
+        if "priority" in given:
+            asked["priority"] = _priority("job", job)
+        if "retry_policy" in given:
+            asked["retry"] = self._retry("job", job)
+        if "execution_timeout" in given:
+            asked["execution_timeout"] = validate.duration(
+                "job.execution_timeout", job.execution_timeout, 1, limits.max_delay
+            )
+        if "retention" in given:
+            asked["retention"] = self._retention("job", job)
+        if "schedule_time" in given or "expire_time" in given:
+            asked["schedule_time"], expire_time = self._times("job", job)
+            if expire_time is not None and expire_time <= self.now():
+                raise invalid("job.expire_time", "must lie in the future")
+            asked["expire_time"] = expire_time
+        return asked
 
     def change(self, request: job_service_pb2.UpdateJobRequest) -> Change:
         job_id = validate.job_id("job_id", request.job_id)
@@ -189,7 +213,7 @@ class Reader:
             validate_only=request.validate_only,
         )
 
-    def grace(self, request: job_service_pb2.CancelJobRequest) -> int:
+    def grace(self, request: job_service_pb2.CancelJobRequest | job_service_pb2.CancelJobsRequest) -> int:
         if not request.HasField("grace"):
             return DEFAULT_GRACE
         return validate.duration("grace", request.grace, 0, self.limits.max_delay)
@@ -200,16 +224,17 @@ class Reader:
             raise invalid(path, f"must hold at most {self.limits.batch} names")
         return tuple(validate.name(f"{path}[{i}]", name) for i, name in enumerate(given))
 
-    def _submission(self, job: job_pb2.Job) -> bytes:
-        """Payload, http and labels, checked, as the fragment of a Job that is stored."""
-        fragment = job_pb2.Job()
-        if job.HasField("payload"):
-            fragment.payload.CopyFrom(validate.payload("job.payload", job.payload, self.limits))
-        if job.HasField("http"):
-            fragment.http.CopyFrom(validate.http("job.http", job.http, self.limits))
-        if job.labels:
-            fragment.labels.update(validate.labels("job.labels", job.labels, self.limits))
-        return fragment.SerializeToString(deterministic=True)
+    def _submission(self, job: job_pb2.Job, given: Set[str]) -> bytes:
+        """Payload, http and labels, checked, as the fragment of a Job that is stored; all else goes from `job`."""
+        if "payload" in given:
+            validate.payload("job.payload", job.payload, self.limits)
+        if "http" in given:
+            validate.http("job.http", job.http, self.limits)
+        if "labels" in given:
+            validate.labels("job.labels", job.labels, self.limits)
+        for field in given - SUBMISSION:
+            job.ClearField(field)  # type: ignore[arg-type]  # the stubs want each name as a literal
+        return job.SerializeToString(deterministic=True)
 
     def _times(self, path: str, job: job_pb2.Job) -> tuple[int | None, int | None]:
         """`schedule_time` and `expire_time`, of which the second must be the later."""
@@ -319,7 +344,8 @@ class Reader:
 
 def _edited(edit: job_service_pb2.EditJob) -> frozenset[str]:
     """The fields to write. Whatever is set must be meant: nothing that was sent is passed over in silence."""
-    _refuse_webhook("edit.job", edit.job)
+    if edit.job.HasField("webhook"):
+        raise _no_webhook("edit.job")
     given = {field.name for field, _ in edit.job.ListFields()} - {"id"}
     for name in sorted(given.difference(EDITABLE)):
         raise invalid(f"edit.job.{name}", "cannot be edited")
@@ -352,7 +378,6 @@ def _priority(path: str, job: job_pb2.Job) -> int:
     return validate.whole(f"{path}.priority", job.priority, MIN_PRIORITY, MAX_PRIORITY)
 
 
-def _refuse_webhook(path: str, job: job_pb2.Job) -> None:
-    if job.HasField("webhook"):
-        field = f"{path}.webhook"
-        raise JobwireError(Reason.NOT_BUILT, f"{field}: this server cannot call back yet", field=field)
+def _no_webhook(path: str) -> JobwireError:
+    field = f"{path}.webhook"
+    return JobwireError(Reason.NOT_BUILT, f"{field}: this server cannot call back yet", field=field)

@@ -6,6 +6,8 @@ import os
 import re
 import time
 
+from jobwire_server.domain.noise import noise_bits
+
 
 class JobIds:
     """UUIDv7 (RFC 9562) as text. Each sorts after the one before it, whatever the clock does, so that jobs made here
@@ -18,9 +20,11 @@ class JobIds:
         # 48 bits of milliseconds, 12 of their fraction (the RFC's method 3); counted on when the clock stands still.
         millis, rest = divmod(time.time_ns(), 1_000_000)
         self._last = stamp = max((millis << 12) | (rest * 4096 // 1_000_000), self._last + 1)
-        noise = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
-        digits = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{0x8000_0000_0000_0000 | noise:016x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        noise = noise_bits(62)
+        return (
+            f"{stamp >> 28:08x}-{stamp >> 12 & 0xFFFF:04x}-7{stamp & 0xFFF:03x}"
+            f"-{0x8000 | noise >> 48:04x}-{noise & 0xFFFF_FFFF_FFFF:012x}"
+        )
 
 
 def worker_id(host: str, pid: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from google.protobuf.message import DecodeError
 
@@ -14,21 +14,37 @@ from jobwire_server.domain.errors import JobwireError, job_not_found
 from jobwire_server.domain.job import NewJob
 from jobwire_server.rpc import validate
 from jobwire_server.rpc.answers import (
+    Room,
     claim_messages,
-    got,
     is_readable,
     job_message,
     recovered_message,
+    write_created,
+    write_got,
     write_job,
     write_preview,
+    write_updated,
 )
 from jobwire_server.rpc.convert import Reader
+from jobwire_server.rpc.filters import (
+    job_filter,
+    listing_start,
+    listing_token,
+    page_size,
+    selection,
+    selection_token,
+)
 from jobwire_server.rpc.interceptors import Context, PeerGone
+from jobwire_server.rpc.queues import state_counts
 from jobwire_server.rpc.status import refusal
+from jobwire_server.service.by_filter import JobsByFilter
 from jobwire_server.service.claim_events import Assigned, Event
 from jobwire_server.service.claims import ClaimService
-from jobwire_server.service.jobs import JobService, Updated
-from jobwire_server.store.base import Created, CreateOutcome
+from jobwire_server.service.jobs import JobService
+from jobwire_server.service.listings import Listings
+
+_READ_AT_ONCE: Final = 32
+"""Jobs of a batch read that are in memory at a time: as many of the largest are several answers."""
 
 
 class JobServicer:
@@ -36,8 +52,12 @@ class JobServicer:
 
     SERVICE: ClassVar[str] = "jobwire.v1.JobService"
 
-    def __init__(self, jobs: JobService, claims: ClaimService, reader: Reader) -> None:
+    def __init__(
+        self, jobs: JobService, listings: Listings, by_filter: JobsByFilter, claims: ClaimService, reader: Reader
+    ) -> None:
         self._jobs = jobs
+        self._listings = listings
+        self._by_filter = by_filter
         self._claims = claims
         self._reader = reader
         self._limits = reader.limits
@@ -53,7 +73,7 @@ class JobServicer:
         [created] = await self._jobs.create([new])
         if isinstance(created, JobwireError):
             raise created
-        _write_created(answer, created, bodies=True)
+        write_created(answer, new, created, whole=True)
         return answer
 
     async def batch_create_jobs(
@@ -74,11 +94,11 @@ class JobServicer:
             else:
                 new_jobs[i] = new
         made = await self._jobs.create(list(new_jobs.values())) if new_jobs else []
-        for i, created in zip(new_jobs, made, strict=True):
+        for (i, new), created in zip(new_jobs.items(), made, strict=True):
             if isinstance(created, JobwireError):
                 answer.results[i].error.CopyFrom(refusal(created).item())
             else:
-                _write_created(answer.results[i].response, created, bodies=False)
+                write_created(answer.results[i].response, new, created, whole=False)
         _fit(answer, self._limits.send)
         return answer
 
@@ -95,7 +115,31 @@ class JobServicer:
         validate.items("job_ids", request.job_ids, self._limits.batch)
         checked = (validate.job_id(f"job_ids[{i}]", job_id) for i, job_id in enumerate(request.job_ids))
         job_ids = list(dict.fromkeys(checked))
-        return got(job_ids, await self._jobs.get(job_ids), self._limits.send)
+        answer = job_service_pb2.BatchGetJobsResponse()
+        room = Room(self._limits.send, names=job_ids)
+        while job_ids and not room.is_full:
+            part, job_ids = job_ids[:_READ_AT_ONCE], job_ids[_READ_AT_ONCE:]
+            write_got(answer, part, await self._jobs.get(part), room)
+        answer.remaining_ids.extend(job_ids)
+        return answer
+
+    async def list_jobs(self, request: job_service_pb2.ListJobsRequest, _: Context) -> job_service_pb2.ListJobsResponse:
+        answer = job_service_pb2.ListJobsResponse()
+        room = Room(self._limits.send)
+        end = await self._listings.page(
+            job_filter("filter", request.filter, self._limits),
+            after=listing_start(request),
+            limit=page_size(request.page_size, self._limits),
+            take=lambda job: room.add(answer.jobs, job),
+        )
+        answer.next_page_token = listing_token(request, end)
+        return answer
+
+    async def count_jobs(
+        self, request: job_service_pb2.CountJobsRequest, _: Context
+    ) -> job_service_pb2.CountJobsResponse:
+        counts = await self._listings.count(job_filter("filter", request.filter, self._limits))
+        return job_service_pb2.CountJobsResponse(counts=state_counts(counts), total=sum(counts.values()))
 
     async def update_job(
         self, request: job_service_pb2.UpdateJobRequest, _: Context
@@ -105,7 +149,12 @@ class JobServicer:
         if isinstance(updated, JobwireError):
             raise updated
         answer = job_service_pb2.UpdateJobResponse()
-        _write_updated(answer, change, updated, whole=isinstance(change, Edit))
+        write_updated(answer, change, updated)
+        if isinstance(change, Edit):
+            [job] = await self._jobs.get([change.job_id])
+            if job is not None:
+                answer.job.Clear()
+                write_job(answer.job, job)
         return answer
 
     async def batch_update_jobs(
@@ -125,7 +174,7 @@ class JobServicer:
             if isinstance(updated, JobwireError):
                 answer.results[i].error.CopyFrom(refusal(updated).item())
             else:
-                _write_updated(answer.results[i].response, change, updated, whole=False)
+                write_updated(answer.results[i].response, change, updated)
         _fit(answer, self._limits.send)
         return answer
 
@@ -176,6 +225,41 @@ class JobServicer:
         )
         return job_service_pb2.RetryJobResponse(job=job_message(job))
 
+    async def delete_job(
+        self, request: job_service_pb2.DeleteJobRequest, _: Context
+    ) -> job_service_pb2.DeleteJobResponse:
+        await self._jobs.delete(
+            validate.job_id("job_id", request.job_id),
+            force=request.force,
+            etag=validate.etag("etag", request.etag),
+        )
+        return job_service_pb2.DeleteJobResponse()
+
+    async def cancel_jobs(
+        self, request: job_service_pb2.CancelJobsRequest, _: Context
+    ) -> job_service_pb2.CancelJobsResponse:
+        changed = await self._by_filter.cancel(
+            selection(request, self._limits),
+            reason=validate.text("reason", request.reason, self._limits.text),
+            grace=self._reader.grace(request),
+        )
+        token = selection_token(request, changed)
+        return job_service_pb2.CancelJobsResponse(changed_count=changed.count, more=bool(token), next_page_token=token)
+
+    async def retry_jobs(
+        self, request: job_service_pb2.RetryJobsRequest, _: Context
+    ) -> job_service_pb2.RetryJobsResponse:
+        changed = await self._by_filter.replay(selection(request, self._limits))
+        token = selection_token(request, changed)
+        return job_service_pb2.RetryJobsResponse(changed_count=changed.count, more=bool(token), next_page_token=token)
+
+    async def delete_jobs(
+        self, request: job_service_pb2.DeleteJobsRequest, _: Context
+    ) -> job_service_pb2.DeleteJobsResponse:
+        changed = await self._by_filter.delete(selection(request, self._limits))
+        token = selection_token(request, changed)
+        return job_service_pb2.DeleteJobsResponse(changed_count=changed.count, more=bool(token), next_page_token=token)
+
     async def _readable(self, event: Event) -> Event:
         """The jobs that can be handed out; the others are ended as dead letters, or they would hold up their queue."""
         if not isinstance(event, Assigned):
@@ -183,23 +267,6 @@ class JobServicer:
         readable = [assignment for assignment in event.assignments if is_readable(assignment.job)]
         await self._jobs.set_aside([assignment for assignment in event.assignments if assignment not in readable])
         return Assigned(event.now, readable)
-
-
-def _write_created(answer: job_service_pb2.CreateJobResponse, created: Created, *, bodies: bool) -> None:
-    answer.created = created.outcome is CreateOutcome.CREATED
-    answer.queue_position = created.queue_position
-    if created.job is None:
-        answer.job.id = created.job_id
-    else:
-        write_job(answer.job, created.job, bodies=bodies)
-
-
-def _write_updated(answer: job_service_pb2.UpdateJobResponse, change: Change, updated: Updated, *, whole: bool) -> None:
-    answer.already_applied = updated.already_applied
-    if updated.job is None:
-        answer.job.id = change.job_id
-    else:
-        write_job(answer.job, updated.job, bodies=whole, history=whole)
 
 
 def _fit(answer: job_service_pb2.BatchCreateJobsResponse | job_service_pb2.BatchUpdateJobsResponse, limit: int) -> None:

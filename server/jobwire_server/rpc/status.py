@@ -33,6 +33,8 @@ CODES: Final[Mapping[Reason, StatusCode]] = {
     Reason.JOB_EXISTS: StatusCode.ALREADY_EXISTS,
     Reason.REQUEST_ID_REUSED: StatusCode.INVALID_ARGUMENT,
     Reason.JOB_NOT_FOUND: StatusCode.NOT_FOUND,
+    Reason.QUEUE_NOT_FOUND: StatusCode.NOT_FOUND,
+    Reason.WORKER_NOT_FOUND: StatusCode.NOT_FOUND,
     Reason.ILLEGAL_TRANSITION: StatusCode.FAILED_PRECONDITION,
     Reason.LEASE_REQUIRED: StatusCode.FAILED_PRECONDITION,
     Reason.LEASE_LOST: StatusCode.FAILED_PRECONDITION,

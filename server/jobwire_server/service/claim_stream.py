@@ -119,7 +119,8 @@ class Line:
         return max(1, min(ASSIGNED_AT_ONCE, int(BYTES_AT_ONCE / self._job_size)))
 
     async def claim(self, request: ClaimRequest) -> tuple[int, Claimed]:
-        return await self._claims.submit(request)
+        [answer] = await self._claims.submit([request])
+        return answer
 
     async def _run(self, requests: Sequence[ClaimRequest]) -> list[tuple[int, Claimed]]:
         claims = await self._store.claim(self._queue, requests)

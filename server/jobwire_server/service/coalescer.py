@@ -5,29 +5,61 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from jobwire_server.domain.errors import JobwireError, Reason
+from jobwire_server.store.base import StoreFull, StoreUnavailable
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+RETRY_AFTER = 100_000
+"""Microseconds after which a call that found too many before it may find room."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[T, R]):
+    items: Sequence[T]
+    future: asyncio.Future[Sequence[R]]
+
 
 class Coalescer(Generic[T, R]):
-    """Runs one batch at a time; what arrives meanwhile gathers for the next. No timer, so a lone item waits for nobody.
+    """Runs one batch at a time; what arrives meanwhile gathers for the next. No timer, so a lone call waits for nobody.
 
-    `run` takes the items in order of arrival and answers one result for each. When it raises, all items of that batch
-    get the exception. A caller that stops waiting does not stop the batch.
+    `run` takes items in order of arrival and answers one result for each, or raises and has done nothing. A batch holds
+    `batch` items, or one call that has more. Calls of more than half a batch go alone and at once: they are a batch
+    already, and gain nothing by waiting. While `bound` items wait, further calls are refused with TOO_MANY_CALLS.
     """
 
-    def __init__(self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, batch: int) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, batch: int, bound: int = 100_000
+    ) -> None:
         self._run = run
         self._batch = batch
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._bound = bound
+        self._waiting: deque[_Call[T, R]] = deque()
+        self._gathered = 0
         self._task: asyncio.Task[None] | None = None
 
-    def submit(self, item: T) -> asyncio.Future[R]:
-        """The future of this item's result. Await it through `asyncio.shield` where the result must not get lost."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+    async def call(self, items: Sequence[T]) -> Sequence[R]:
+        """The results of these items. A caller that stops waiting does not stop the batch."""
+        if 2 * len(items) > self._batch:
+            return await self._run(items)
+        return await self.submit(items)
+
+    def submit(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
+        """The future of their results. Await it through `asyncio.shield` where the results must not get lost."""
+        if self._gathered + len(items) > self._bound:
+            raise JobwireError(
+                Reason.TOO_MANY_CALLS,
+                f"{self._gathered} changes wait for the store already",
+                retry_after=RETRY_AFTER,
+                metadata={"limit": str(self._bound)},
+            )
+        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Call(items, future))
+        self._gathered += len(items)
         if self._task is None:
             self._task = asyncio.create_task(self._drain())
         return future
@@ -35,22 +67,43 @@ class Coalescer(Generic[T, R]):
     async def _drain(self) -> None:
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._batch))]
-                await self._run_batch(batch)
+                await self._run_batch(self._next_batch())
         finally:
             self._task = None
 
-    async def _run_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+    def _next_batch(self) -> list[_Call[T, R]]:
+        calls = [self._waiting.popleft()]
+        size = len(calls[0].items)
+        while self._waiting and size + len(self._waiting[0].items) <= self._batch:
+            calls.append(self._waiting.popleft())
+            size += len(calls[-1].items)
+        self._gathered -= size
+        return calls
+
+    async def _run_batch(self, calls: Sequence[_Call[T, R]]) -> None:
         try:
-            results = await self._run([item for item, _ in batch])
+            results = await self._run([item for call in calls for item in call.items])
+        except (StoreUnavailable, StoreFull) as error:
+            _fail(calls, error)
+        except Exception as error:  # noqa: BLE001  # one of them is bad: alone, it fails alone
+            if len(calls) == 1:
+                _fail(calls, error)
+                return
+            for call in calls:
+                await self._run_batch([call])
         except BaseException as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # Marked as seen: a caller that left must not cost a log line.
-            if not isinstance(error, Exception):
-                raise
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+            _fail(calls, error)
+            raise
+        else:
+            at = 0
+            for call in calls:
+                if not call.future.done():  # its caller may have gone
+                    call.future.set_result(results[at : at + len(call.items)])
+                at += len(call.items)
+
+
+def _fail(calls: Sequence[_Call[T, R]], error: BaseException) -> None:
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(error)
+            call.future.exception()  # marked as seen: a caller that left must not cost a log line

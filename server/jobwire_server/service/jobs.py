@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from jobwire_server.domain import policy
@@ -18,10 +18,14 @@ from jobwire_server.domain.job import Job, JobError, JobState, NewJob, Verb
 from jobwire_server.domain.move import JobChanges, Move
 from jobwire_server.domain.policy import Recovery, Settled
 from jobwire_server.service.claim_events import Assignment
-from jobwire_server.store.base import Created, CreateOutcome, Moved, Renewal, Renewed, Store
+from jobwire_server.service.coalescer import Coalescer
+from jobwire_server.store.base import Created, CreateOutcome, Moved, Renewal, Renewed, Standing, Store
 
 DECISIONS: Final = 5
 """How often one change is decided anew because the job changed in between; then the caller hears CONTENDED."""
+
+TOGETHER: Final = 500
+"""Changes of concurrent callers that go to the store in one call: that is one script, and one fsync, for all."""
 
 log = logging.getLogger("jobwire.jobs")
 
@@ -33,8 +37,8 @@ Acknowledged = Callable[[Iterable[bytes]], None]
 class Updated:
     """An accepted change."""
 
-    job: Job | None
-    """The job after it; None when it was removed at its end (retention 0)."""
+    standing: Standing | None
+    """Of the job after it; None when it was removed at its end (retention 0)."""
     already_applied: bool = False
     """The same settlement had been accepted before."""
 
@@ -77,10 +81,13 @@ class JobService:
     def __init__(self, store: Store, *, acknowledged: Acknowledged = lambda _: None) -> None:
         self._store = store
         self._acknowledged = acknowledged
+        self._create: Final = Coalescer(store.create, batch=TOGETHER).call
+        self._move: Final = Coalescer(store.move, batch=TOGETHER).call
+        self._renew: Final = Coalescer(store.renew, batch=TOGETHER).call
 
     async def create(self, jobs: Sequence[NewJob]) -> list[Created | JobwireError]:
         """Adds jobs, an outcome for each: a repeated request answers the stored job, another one's id is refused."""
-        return [_create_answer(new, made) for new, made in zip(jobs, await self._store.create(jobs), strict=True)]
+        return [_create_answer(new, made) for new, made in zip(jobs, await self._create(jobs), strict=True)]
 
     async def get(self, job_ids: Sequence[str]) -> list[Job | None]:
         """The jobs as they are now; None for each that does not exist."""
@@ -106,6 +113,19 @@ class JobService:
         """Lets an ended job run again."""
         return await self._decide(job_id, lambda job, _: policy.replay(job, etag=etag))
 
+    async def delete(self, job_id: str, *, force: bool, etag: str | None) -> None:
+        """Removes a job; one that a worker has only by `force`."""
+        for _ in range(DECISIONS):
+            [job] = (await self._store.get([job_id])).jobs
+            if job is None:
+                raise job_not_found(job_id)
+            match (await self._store.delete([policy.delete(job, force=force, etag=etag)]))[0]:
+                case Outcome.OK:
+                    return
+                case Outcome.GONE:
+                    raise job_not_found(job_id)
+        raise _contended(job_id)
+
     async def recover(self, request: RecoverRequest) -> Recovered:
         """Takes back leases past their deadline (but for an outage's pause) and, when asked, those held too long."""
         found = await self._store.overdue(queues=request.queues, limit=request.max_jobs + 1)
@@ -127,7 +147,7 @@ class JobService:
         recovered = Recovered(more=len(moves) > request.max_jobs)
         moves = moves[: request.max_jobs]
         # Whoever changed meanwhile has shown a sign of life: it is not stuck, and its guard keeps it.
-        moved = [] if request.validate_only else await self._store.move(moves)
+        moved = [] if request.validate_only else await self._move(moves)
         for i, move in enumerate(moves):
             if request.validate_only or moved[i].outcome is Outcome.OK:
                 recovered.add(move.job_id, move.to)
@@ -142,7 +162,7 @@ class JobService:
         ]
         for move in moves:
             log.error("job %s cannot be read: set aside as FAILED, CORRUPT_JOB", move.job_id)
-        await self._store.move(moves)
+        await self._move(moves)
 
     async def _decide(self, job_id: str, decision: Callable[[Job, int], Move | None]) -> Job:
         """Reads, decides and applies until the store takes it; answers the job after it."""
@@ -154,9 +174,10 @@ class JobService:
             move = decision(job, snapshot.now)
             if move is None:
                 return job
-            [moved] = await self._store.move([move])
+            [moved] = await self._move([move])
             if moved.outcome is Outcome.OK:
-                return moved.job or replace(job, state=move.to)
+                [after] = (await self._store.get([job_id])).jobs
+                return after or job._replace(state=move.to)
         raise _contended(job_id)
 
     async def _report(self, reports: dict[int, Report]) -> dict[int, Updated | JobwireError]:
@@ -166,7 +187,7 @@ class JobService:
             Renewal(job_id=report.job_id, token=report.token, fraction=report.fraction, message=report.message)
             for report in reports.values()
         ]
-        renewed = await self._store.renew(renewals)
+        renewed = await self._renew(renewals)
         self._acknowledged(renewal.token for renewal in renewals)
         return {i: _report_answer(report, r) for (i, report), r in zip(reports.items(), renewed, strict=True)}
 
@@ -178,7 +199,7 @@ class JobService:
             if not pending:
                 return answers
             moves = await self._moves(pending, answers)
-            moved = await self._store.move(list(moves.values())) if moves else []
+            moved = await self._move(list(moves.values())) if moves else []
             stale = {}
             for (i, move), result in zip(moves.items(), moved, strict=True):
                 if result.outcome is Outcome.STALE:
@@ -251,12 +272,12 @@ _VERBS: Final = {Complete: Verb.COMPLETE, Fail: Verb.FAIL, Release: Verb.RELEASE
 
 def _change_answer(move: Move, change: Complete | Fail | Release | Edit, moved: Moved) -> Updated | JobwireError:
     if moved.outcome is Outcome.OK:
-        return Updated(moved.job)
+        return Updated(moved.standing)
     if moved.job is None or isinstance(change, Edit):
         return job_not_found(change.job_id)
     match policy.settled(moved.job, change.token, move.verb):
         case Settled.ALIKE:
-            return Updated(moved.job, already_applied=True)
+            return Updated(Standing.of(moved.job), already_applied=True)
         case Settled.OTHERWISE:
             outcome = policy.settled_as(moved.job, change.token)
             return JobwireError(
@@ -271,7 +292,7 @@ def _change_answer(move: Move, change: Complete | Fail | Release | Edit, moved: 
 def _report_answer(report: Report, renewed: Renewed) -> Updated | JobwireError:
     match renewed.outcome:
         case Outcome.OK:
-            return Updated(renewed.job)
+            return Updated(renewed.standing)
         case Outcome.GONE:
             return job_not_found(report.job_id)
         case _:

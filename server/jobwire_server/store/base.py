@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
+from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome
-from jobwire_server.domain.job import Job, NewJob
-from jobwire_server.domain.move import Move
+from jobwire_server.domain.job import HOUR, MINUTE, Job, JobState, NewJob
+from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.queue import Queue, QueueChanges
 
 
 class StoreUnavailable(Exception):
@@ -41,16 +43,51 @@ class CreateOutcome(StrEnum):
     """The request id was used for other content."""
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Standing(NamedTuple):
+    """Where a job stands: what everybody wants to know after a change, and no more. A whole job costs ten times that
+    to read, send and build, and a settlement is the commonest call of all."""
+
+    id: str
+    queue: str
+    state: JobState
+    score: int
+    version: int
+    revision: int
+    attempt: int
+    retry_count: int
+    update_time: int
+    queue_time: int | None
+    finish_time: int | None
+
+    @classmethod
+    def of(cls, job: Job) -> Standing:
+        return cls(
+            job.id,
+            job.queue,
+            job.state,
+            job.score,
+            job.version,
+            job.revision,
+            job.attempt,
+            job.retry_count,
+            job.update_time,
+            job.queue_time,
+            job.finish_time,
+        )
+
+
+class Created(NamedTuple):
     """The answer to one create."""
 
     outcome: CreateOutcome
     job_id: str
     """The stored job's id: with a repeated request id it can differ from the id in this request."""
-    job: Job | None
-    queue_position: int
+    queue_position: int = 0
     """An estimate: jobs QUEUED in its queue, itself included; 0 when it is not QUEUED."""
+    standing: Standing | None = None
+    """Of a job just CREATED: all that its maker does not know."""
+    job: Job | None = None
+    """The job that EXISTED, as it is now; None when it has gone since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +147,14 @@ class Claims:
     """Jobs of this queue that could still be claimed now, unseen expired ones included; 0 while it is paused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """The answer to one Move."""
 
     outcome: Outcome
-    job: Job | None
-    """The job after the Move when OK; as it is when LOST or STALE; None when GONE, or when OK removed it."""
+    standing: Standing | None = None
+    """Of the job after the Move when OK; None when that removed it."""
+    job: Job | None = None
+    """The job as it is when LOST or STALE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +171,7 @@ class Renewal:
         return self.fraction is not None or bool(self.message)
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(NamedTuple):
     """The answer to one renewal: OK, GONE or LOST."""
 
     outcome: Outcome
@@ -142,8 +179,8 @@ class Renewed:
     """Microseconds the lease has left; 0 unless OK."""
     cancel_requested: bool = False
     cancel_reason: str = ""
-    job: Job | None = None
-    """The job after it, unless GONE."""
+    standing: Standing | None = None
+    """Of the job after it, when OK."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +195,94 @@ class WorkerInfo:
     version: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     queues: tuple[str, ...] = ()
+
+
+LOOK_PAST: Final = 10
+"""Expired jobs at the head of a queue that one `claim` looks past; beyond them the sweeper has to come first."""
+
+MAX_RETURNED: Final = 20
+"""At this many returned deliveries in a row a worker gets nothing more for REFUSED_FOR."""
+
+REFUSED_FOR: Final = MINUTE
+
+SCAN: Final = 1_000
+"""Jobs that one call of `find` or `count` looks at, at most, where no index tells which ones match; indices that turn
+out to be empty count as a job each."""
+
+FOUND_BYTES: Final = 4 * 1024 * 1024
+"""When the jobs found have so many bytes of submission and result together, `find` stops, however many were asked for:
+memory must not follow the page size times the largest job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stretch of a listing."""
+
+    now: int
+    jobs: list[Job]
+    """Those that match, in the order that `Position` describes; may be none although more follow."""
+    end: Position | None
+    """Behind it nothing has been looked at yet; None = nothing is behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many jobs of a stretch of a listing match, by state; a state without jobs is missing."""
+
+    by_state: dict[JobState, int]
+    end: Position | None
+    """As in `Found`."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """A queue with its settings and what is in it, all at one moment."""
+
+    settings: Queue
+    counts: dict[JobState, int]
+    """A state without jobs is missing."""
+    head_queue_time: int | None
+    """The `queue_time` of the job that is next to be claimed; None when nobody waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePut:
+    """The answer to a change of settings: OK, GONE (no such queue), or STALE (its revision is another one)."""
+
+    outcome: Outcome
+    now: int
+    queue: QueueRecord | None
+    """The queue after it; None when GONE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """Queues by name, ascending."""
+
+    now: int
+    queues: list[QueueRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """A worker of the registry."""
+
+    info: WorkerInfo
+    last_beat: int
+    held: int
+    """Leases under its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Workers by id, ascending."""
+
+    now: int
+    workers: list[WorkerRecord]
+
+
+WORKER_FORGOTTEN_AFTER: Final = HOUR
+"""A worker that holds nothing and has not been heard for so long leaves the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +354,17 @@ class Store(Protocol):
     async def get(self, job_ids: Sequence[str]) -> Snapshot:
         """The jobs with these ids, in order."""
 
+    async def find(self, wanted: JobFilter, *, after: Position | None = None, limit: int) -> Found:
+        """Jobs that match, behind `after`, up to `limit`; fewer after SCAN jobs looked at, or FOUND_BYTES.
+
+        Looks through the user's jobs where one is named, else through the indices of the queues and states named.
+        Leaves `submission_matches` to the caller.
+        """
+
+    async def count(self, wanted: JobFilter, *, after: Position | None = None) -> Counts:
+        """Counts by state: whole, and of one moment, where counters know (`JobFilter.needs_scan`); else of the next
+        stretch behind `after`, as `find` would look at it. Leaves `submission_matches` to the caller."""
+
     async def claim(self, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
         """Leases jobs from the head of the queue to each request in turn, up to its tokens and the worker's credit.
 
@@ -239,6 +375,12 @@ class Store(Protocol):
 
     async def move(self, moves: Sequence[Move]) -> list[Moved]:
         """Judges each Move's guard (`domain.guard.judge`) and applies it as `domain.move.Move` says, in order."""
+
+    async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:
+        """Removes each job whose version still is the deletion's, with all that stands beside it: OK, GONE or STALE.
+
+        The lease of one IN_PROGRESS ends: its worker's credit is freed, and it is told `lost`.
+        """
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[Renewed]:
         """Extends each lease still held under its token by its `lease_duration`, never past `limit_time`.
@@ -262,8 +404,21 @@ class Store(Protocol):
     async def purge(self, *, limit: int) -> int:
         """Removes ended jobs whose purge time has passed, and forgotten request ids, up to `limit`; answers how many.
 
-        Removes nothing for a minute after an outage.
+        Beside them, and not counted, a bite of queues (FORGOTTEN_AFTER) and workers (WORKER_FORGOTTEN_AFTER) to be
+        forgotten. Removes nothing for a minute after an outage.
         """
+
+    async def put_queue(
+        self, name: str, changes: QueueChanges, *, revision: int | None = None, create: bool = False
+    ) -> QueuePut:
+        """Changes settings of a queue, whose revision must be `revision` where one is given; with `create` a missing
+        queue is made. Waiting claims are told when more may be claimed than before."""
+
+    async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
+        """The queues of these names that exist, or without names all behind the name `after`, up to `limit`."""
+
+    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000) -> Workers:
+        """The workers of these ids that are known, or without ids all behind the id `after`, up to `limit`."""
 
     async def beat(self, worker: WorkerInfo) -> bool:
         """Records a worker's sign of life and ends its SILENT; a session that is not 0 becomes the stored one.

@@ -17,7 +17,7 @@ a `google.rpc.BadRequest`; where trying again helps, a `google.rpc.RetryInfo` sa
   NOT_FOUND            JOB_NOT_FOUND        unknown, deleted, or past its retention; `job_id`
                        QUEUE_NOT_FOUND      `queue`
                        WORKER_NOT_FOUND     `worker_id`
-  FAILED_PRECONDITION  ILLEGAL_TRANSITION   the job's state does not allow it; `job_id`, `from`, `to`
+  FAILED_PRECONDITION  ILLEGAL_TRANSITION   the job's state does not allow it; `job_id`, `from`, `to` (empty: gone)
                        LEASE_REQUIRED       a settlement or progress without a token
                        LEASE_LOST           the token is no longer current and never settled; nothing was changed
                        ALREADY_SETTLED      the token has settled its attempt with another verb; `outcome`

@@ -856,7 +856,8 @@ Global___Webhook: _TypeAlias = Webhook  # noqa: Y015
 @_typing.final
 class JobFilter(_message.Message):
     """Chooses jobs. Every field that is set must match; within a list any one is enough. Lists hold at most 100 entries.
-    Empty matches every job where a filter may be empty.
+    Empty matches every job where a filter may be empty. A field that the server does not know is NOT_BUILT, since
+    without it more would match than was meant.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -904,7 +905,9 @@ class JobFilter(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The job has each of these with exactly this value."""
+        """The job has each of these with exactly this value. At most 32, as in a job. No index finds jobs by their labels:
+        each job that matches the rest is read.
+        """
 
     @_builtins.property
     def create_time_after(self) -> _timestamp_pb2.Timestamp:
@@ -935,8 +938,8 @@ Global___JobFilter: _TypeAlias = JobFilter  # noqa: Y015
 
 @_typing.final
 class StateCount(_message.Message):
-    """How many jobs stand in one state. Kept with every change in the store, not counted when asked, unless a filter needs
-    a scan.
+    """How many jobs stand in one state. Kept with every change in the store, not counted when asked, but where CountJobs
+    says so.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

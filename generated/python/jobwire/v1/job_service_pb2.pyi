@@ -75,8 +75,10 @@ class CreateJobResponse(_message.Message):
     """An estimate: the jobs QUEUED in its queue, this one included, of whatever priority. 0 when it is not QUEUED."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """Whole; in a batch without payload, http, labels and result, which the caller has or can get by GetJob; in a batch
-        whose answer would pass 3 MiB also without type, user_id, attempts, error, progress and cancel_reason.
+        """Whole; of a job made in a batch where it stands: id, queue, state, version, etag, create_time, update_time, and
+        queue_time or schedule_time. The rest the caller has sent. One from before comes in a batch without payload, http,
+        labels and result, and where the answer would pass 3 MiB also without type, user_id, attempts, error, progress and
+        cancel_reason.
         """
 
     def __init__(
@@ -255,7 +257,7 @@ class BatchGetJobsResponse(_message.Message):
     REMAINING_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """Whole, in the order of the request. All as of the same moment."""
+        """Whole, in the order of the request. Each as of some moment of the call, which need not be the same for all."""
 
     @_builtins.property
     def not_found_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -263,7 +265,7 @@ class BatchGetJobsResponse(_message.Message):
 
     @_builtins.property
     def remaining_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Left out since the answer would have passed 3 MiB: ask again for these."""
+        """Left out since the answer would have passed 3 MiB, known or not: ask again for these."""
 
     def __init__(
         self,
@@ -292,7 +294,9 @@ class ListJobsRequest(_message.Message):
     page_size: _builtins.int
     """0: 100. At most 1,000. Fewer may come although there are more: by size (3 MiB) or after a bounded scan."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the same filter. Of another one: INVALID_FIELD."""
+    """`next_page_token` of the page before, with the same filter; of another filter, call or release of the server:
+    INVALID_FIELD.
+    """
     @_builtins.property
     def filter(self) -> _job_pb2.JobFilter:
         """Empty: every job there is, by a scan."""
@@ -342,7 +346,7 @@ Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
 
 @_typing.final
 class CountJobsRequest(_message.Message):
-    """Narrow it with care: some filters need a scan, see CountJobs."""
+    """Narrow it with care: all but `queues` and `states` make it slow, see CountJobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -366,7 +370,9 @@ Global___CountJobsRequest: _TypeAlias = CountJobsRequest  # noqa: Y015
 
 @_typing.final
 class CountJobsResponse(_message.Message):
-    """The counts of one moment, unless a scan was needed."""
+    """The counts of one moment where they come from counters; else a job that changes meanwhile may count twice or not at
+    all.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -468,8 +474,9 @@ class UpdateJobResponse(_message.Message):
     """
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """After an edit whole. After a settlement or progress without payload, http, labels and result, and then only these
-        are promised: id, queue, state, attempt, version, etag and the times and counts the change itself has set.
+        """After an edit whole. After a settlement or progress, and in a batch after an edit too, where the job stands now: id,
+        queue, state, attempt, version, etag, retry_count, update_time, and of queue_time, schedule_time, finish_time and
+        purge_time those that it has.
         """
 
     def __init__(
@@ -615,7 +622,8 @@ class EditJob(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Of `priority`, `schedule_time`, `labels`, `retry_policy`, `expire_time`, `retention`, `payload`, each as a whole;
         other paths are refused. A field in the mask but not set goes back to its default (`schedule_time`: now). Empty:
-        every field set in `job`. In JSON one string in camelCase: `"priority,scheduleTime"`.
+        every field set in `job`. In JSON one string in camelCase: `"priority,scheduleTime"`; where a tool does not know that
+        form, such as grpcurl 1.8, `{"paths": ["priority", "schedule_time"]}`.
         While IN_PROGRESS all but `payload` and `schedule_time`, once ended all but `schedule_time` and `expire_time`: mend
         a dead letter, then replay it. ILLEGAL_TRANSITION otherwise.
         """
@@ -693,7 +701,7 @@ class UpdateJobResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def response(self) -> Global___UpdateJobResponse:
-        """Changed, or had been before. For an edit too without payload, http, labels and result."""
+        """Changed, or had been before."""
 
     @_builtins.property
     def error(self) -> _errors_pb2.ItemError:
@@ -1284,7 +1292,7 @@ class CancelJobsRequest(_message.Message):
     """True: count what would be changed, change nothing."""
     page_token: _builtins.str
     """`next_page_token` of the call before, with the same filter: goes on behind the jobs already looked at. Empty: from
-    the start.
+    the start. Of another filter, call or release of the server: INVALID_FIELD.
     """
     @_builtins.property
     def filter(self) -> _job_pb2.JobFilter:
@@ -1360,7 +1368,7 @@ class RetryJobsRequest(_message.Message):
     """True: count what would be changed, change nothing."""
     page_token: _builtins.str
     """`next_page_token` of the call before, with the same filter: goes on behind the jobs already looked at. Empty: from
-    the start.
+    the start. Of another filter, call or release of the server: INVALID_FIELD.
     """
     @_builtins.property
     def filter(self) -> _job_pb2.JobFilter:
@@ -1396,8 +1404,8 @@ class RetryJobsResponse(_message.Message):
     more: _builtins.bool
     """Not every job was looked at: call again. May be true with nothing changed, after a bounded scan."""
     next_page_token: _builtins.str
-    """Set when `more`. Send it: a call without it looks from the start again, and may replay what the call before has
-    replayed and a worker has failed since.
+    """Set when `more`. Send it: a call without it begins a new row, which replays what the call before has replayed and a
+    worker has failed since.
     """
     def __init__(
         self,
@@ -1430,7 +1438,7 @@ class DeleteJobsRequest(_message.Message):
     """True: count what would be deleted, delete nothing."""
     page_token: _builtins.str
     """`next_page_token` of the call before, with the same filter: goes on behind the jobs already looked at. Empty: from
-    the start.
+    the start. Of another filter, call or release of the server: INVALID_FIELD.
     """
     @_builtins.property
     def filter(self) -> _job_pb2.JobFilter:

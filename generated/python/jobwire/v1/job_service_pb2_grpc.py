@@ -172,15 +172,16 @@ class JobServiceServicer(object):
         """Pages of whole jobs. Served from an index: one user's jobs, newest first; one queue in one state, in the order of
         that index (QUEUED: next to be claimed first; SCHEDULED: next due; IN_PROGRESS: next deadline; ended: next purged).
         Anything else scans a bounded stretch per call, in no promised order, so a page may be short or empty although
-        there are more. Jobs that change between pages may come twice or not at all. A read.
+        there are more. Jobs that change between pages may come twice or not at all. A page is no snapshot: its jobs are
+        read a hundred at a time. A read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountJobs(self, request, context):
-        """Counts by state. From counters with no filter or with `queues` and `states` only; from an index with `user_id`;
-        else by a scan that takes time with the backlog. A read.
+        """Counts by state. From counters with no filter or with `queues` and `states` only; else by reading all jobs of the
+        user, or with no `user_id` all of the queues and states named, which takes time with their number. A read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,8 +278,9 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RetryJobs(self, request, context):
-        """RetryJob for each ended job that matches. An empty filter is refused. Name the states, usually FAILED: with none
-        named COMPLETED jobs run again too. A repeat may replay jobs that have ended again meanwhile.
+        """RetryJob for each job that matches and had ended when the first call of a row, the one without `page_token`, came. An
+        empty filter is refused. Name the states, usually FAILED: with none named COMPLETED jobs run again too. A repeat
+        without `page_token` may replay jobs that have ended again meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,8 +296,8 @@ class JobServiceServicer(object):
 
     def DeleteJob(self, request, context):
         """Removes a job and its history at once; watchers are told `removed`. JOB_NOT_FOUND (on a repeat, too),
-        ILLEGAL_TRANSITION (IN_PROGRESS without `force`), ETAG_MISMATCH. Its id is free again; its request_id stays
-        remembered for its 24 hours.
+        ILLEGAL_TRANSITION (IN_PROGRESS without `force`; `to` is empty), ETAG_MISMATCH. Its id is free again; its
+        request_id stays remembered for its 24 hours.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

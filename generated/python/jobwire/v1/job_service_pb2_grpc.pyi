@@ -55,11 +55,12 @@ class JobServiceStub:
     """Pages of whole jobs. Served from an index: one user's jobs, newest first; one queue in one state, in the order of
     that index (QUEUED: next to be claimed first; SCHEDULED: next due; IN_PROGRESS: next deadline; ended: next purged).
     Anything else scans a bounded stretch per call, in no promised order, so a page may be short or empty although
-    there are more. Jobs that change between pages may come twice or not at all. A read.
+    there are more. Jobs that change between pages may come twice or not at all. A page is no snapshot: its jobs are
+    read a hundred at a time. A read.
     """
     CountJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CountJobsRequest, _job_service_pb2.CountJobsResponse]
-    """Counts by state. From counters with no filter or with `queues` and `states` only; from an index with `user_id`;
-    else by a scan that takes time with the backlog. A read.
+    """Counts by state. From counters with no filter or with `queues` and `states` only; else by reading all jobs of the
+    user, or with no `user_id` all of the queues and states named, which takes time with their number. A read.
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_service_pb2.UpdateJobResponse]
     """Makes one change to one job. complete, fail, progress and release come from the worker that holds the job and need
@@ -124,8 +125,9 @@ class JobServiceStub:
     not count. An empty filter is refused. Safe to repeat, but it may meet jobs created since.
     """
     RetryJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobsRequest, _job_service_pb2.RetryJobsResponse]
-    """RetryJob for each ended job that matches. An empty filter is refused. Name the states, usually FAILED: with none
-    named COMPLETED jobs run again too. A repeat may replay jobs that have ended again meanwhile.
+    """RetryJob for each job that matches and had ended when the first call of a row, the one without `page_token`, came. An
+    empty filter is refused. Name the states, usually FAILED: with none named COMPLETED jobs run again too. A repeat
+    without `page_token` may replay jobs that have ended again meanwhile.
     """
     DeleteJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobsRequest, _job_service_pb2.DeleteJobsResponse]
     """Deletes each job that matches and is not IN_PROGRESS. An empty filter is refused. Safe to repeat, but it may meet
@@ -133,8 +135,8 @@ class JobServiceStub:
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
     """Removes a job and its history at once; watchers are told `removed`. JOB_NOT_FOUND (on a repeat, too),
-    ILLEGAL_TRANSITION (IN_PROGRESS without `force`), ETAG_MISMATCH. Its id is free again; its request_id stays
-    remembered for its 24 hours.
+    ILLEGAL_TRANSITION (IN_PROGRESS without `force`; `to` is empty), ETAG_MISMATCH. Its id is free again; its
+    request_id stays remembered for its 24 hours.
     """
     WaitJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.WaitJobRequest, _job_service_pb2.WaitJobResponse]
     """Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
@@ -174,11 +176,12 @@ class JobServiceAsyncStub(JobServiceStub):
     """Pages of whole jobs. Served from an index: one user's jobs, newest first; one queue in one state, in the order of
     that index (QUEUED: next to be claimed first; SCHEDULED: next due; IN_PROGRESS: next deadline; ended: next purged).
     Anything else scans a bounded stretch per call, in no promised order, so a page may be short or empty although
-    there are more. Jobs that change between pages may come twice or not at all. A read.
+    there are more. Jobs that change between pages may come twice or not at all. A page is no snapshot: its jobs are
+    read a hundred at a time. A read.
     """
     CountJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CountJobsRequest, _job_service_pb2.CountJobsResponse]  # type: ignore[assignment]
-    """Counts by state. From counters with no filter or with `queues` and `states` only; from an index with `user_id`;
-    else by a scan that takes time with the backlog. A read.
+    """Counts by state. From counters with no filter or with `queues` and `states` only; else by reading all jobs of the
+    user, or with no `user_id` all of the queues and states named, which takes time with their number. A read.
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_service_pb2.UpdateJobResponse]  # type: ignore[assignment]
     """Makes one change to one job. complete, fail, progress and release come from the worker that holds the job and need
@@ -243,8 +246,9 @@ class JobServiceAsyncStub(JobServiceStub):
     not count. An empty filter is refused. Safe to repeat, but it may meet jobs created since.
     """
     RetryJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobsRequest, _job_service_pb2.RetryJobsResponse]  # type: ignore[assignment]
-    """RetryJob for each ended job that matches. An empty filter is refused. Name the states, usually FAILED: with none
-    named COMPLETED jobs run again too. A repeat may replay jobs that have ended again meanwhile.
+    """RetryJob for each job that matches and had ended when the first call of a row, the one without `page_token`, came. An
+    empty filter is refused. Name the states, usually FAILED: with none named COMPLETED jobs run again too. A repeat
+    without `page_token` may replay jobs that have ended again meanwhile.
     """
     DeleteJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobsRequest, _job_service_pb2.DeleteJobsResponse]  # type: ignore[assignment]
     """Deletes each job that matches and is not IN_PROGRESS. An empty filter is refused. Safe to repeat, but it may meet
@@ -252,8 +256,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Removes a job and its history at once; watchers are told `removed`. JOB_NOT_FOUND (on a repeat, too),
-    ILLEGAL_TRANSITION (IN_PROGRESS without `force`), ETAG_MISMATCH. Its id is free again; its request_id stays
-    remembered for its 24 hours.
+    ILLEGAL_TRANSITION (IN_PROGRESS without `force`; `to` is empty), ETAG_MISMATCH. Its id is free again; its
+    request_id stays remembered for its 24 hours.
     """
     WaitJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.WaitJobRequest, _job_service_pb2.WaitJobResponse]  # type: ignore[assignment]
     """Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
@@ -320,7 +324,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Pages of whole jobs. Served from an index: one user's jobs, newest first; one queue in one state, in the order of
         that index (QUEUED: next to be claimed first; SCHEDULED: next due; IN_PROGRESS: next deadline; ended: next purged).
         Anything else scans a bounded stretch per call, in no promised order, so a page may be short or empty although
-        there are more. Jobs that change between pages may come twice or not at all. A read.
+        there are more. Jobs that change between pages may come twice or not at all. A page is no snapshot: its jobs are
+        read a hundred at a time. A read.
         """
 
     @_abc_1.abstractmethod
@@ -329,8 +334,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CountJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CountJobsResponse, _abc.Awaitable[_job_service_pb2.CountJobsResponse]]:
-        """Counts by state. From counters with no filter or with `queues` and `states` only; from an index with `user_id`;
-        else by a scan that takes time with the backlog. A read.
+        """Counts by state. From counters with no filter or with `queues` and `states` only; else by reading all jobs of the
+        user, or with no `user_id` all of the queues and states named, which takes time with their number. A read.
         """
 
     @_abc_1.abstractmethod
@@ -443,8 +448,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.RetryJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.RetryJobsResponse, _abc.Awaitable[_job_service_pb2.RetryJobsResponse]]:
-        """RetryJob for each ended job that matches. An empty filter is refused. Name the states, usually FAILED: with none
-        named COMPLETED jobs run again too. A repeat may replay jobs that have ended again meanwhile.
+        """RetryJob for each job that matches and had ended when the first call of a row, the one without `page_token`, came. An
+        empty filter is refused. Name the states, usually FAILED: with none named COMPLETED jobs run again too. A repeat
+        without `page_token` may replay jobs that have ended again meanwhile.
         """
 
     @_abc_1.abstractmethod
@@ -464,8 +470,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.DeleteJobResponse, _abc.Awaitable[_job_service_pb2.DeleteJobResponse]]:
         """Removes a job and its history at once; watchers are told `removed`. JOB_NOT_FOUND (on a repeat, too),
-        ILLEGAL_TRANSITION (IN_PROGRESS without `force`), ETAG_MISMATCH. Its id is free again; its request_id stays
-        remembered for its 24 hours.
+        ILLEGAL_TRANSITION (IN_PROGRESS without `force`; `to` is empty), ETAG_MISMATCH. Its id is free again; its
+        request_id stays remembered for its 24 hours.
         """
 
     @_abc_1.abstractmethod

@@ -23,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Queue(_message.Message):
-    """A named line of jobs. Comes into being with its first job or by UpdateQueue, and stays."""
+    """A named line of jobs. Comes into being with its first job or by UpdateQueue. One whose settings nobody ever changed
+    is forgotten a day after its last job entered it, once it holds none; the next job brings it back.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -46,7 +48,7 @@ class Queue(_message.Message):
     Lowering it takes nothing away from workers.
     """
     etag: _builtins.str
-    """Output only. Opaque; changes with settings only."""
+    """Output only. Opaque; changes when a setting does, and with nothing else."""
     @_builtins.property
     def ageing(self) -> _duration_pb2.Duration:
         """How much waiting one level of priority is worth; 60 s when absent, at most a day. 0: priorities mean nothing. A
@@ -73,7 +75,7 @@ class Queue(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When a setting last changed."""
+        """Output only. When a setting last changed; `create_time` when none ever did."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class ListQueuesRequest(_message.Message):
     page_size: _builtins.int
     """0: 100. At most 1,000. Fewer may come although there are more."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before; of another call or release of the server: INVALID_FIELD."""
     def __init__(
         self,
         *,
@@ -77,7 +77,7 @@ Global___ListQueuesResponse: _TypeAlias = ListQueuesResponse  # noqa: Y015
 
 @_typing.final
 class GetQueueRequest(_message.Message):
-    """A queue that never had a job nor a setting is not found."""
+    """A queue that never had a job nor a setting is not found, nor is a forgotten one (see Queue)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -134,16 +134,19 @@ class UpdateQueueRequest(_message.Message):
     etag: _builtins.str
     """The queue's etag as read; empty: whatever it is now."""
     allow_missing: _builtins.bool
-    """True: an unknown queue is made, instead of QUEUE_NOT_FOUND."""
+    """True: an unknown queue is made, instead of QUEUE_NOT_FOUND. Not with an etag, which says that it was there."""
     @_builtins.property
     def queue(self) -> _queue_pb2.Queue:
-        """`name` says which; the masked fields hold the new values."""
+        """`name` says which; the masked fields hold the new values. Any other field that is set is refused: do not send back
+        a whole queue as it was read.
+        """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Of `paused`, `ageing`, `retention`, `max_in_flight`; others are refused. A field in
-        the mask but not set goes back to its default. Empty: every one of these that is set (so `paused` cannot be
-        lifted without a mask). In JSON one string in camelCase: `"paused,maxInFlight"`.
+        """Of `paused`, `ageing`, `retention`, `max_in_flight`; others are refused. A field in the mask but not set goes back
+        to its default. Empty: every one of these that is set, at least one (so `paused` cannot be lifted without a mask).
+        In JSON one string in camelCase: `"paused,maxInFlight"`; where a tool does not know that form, such as grpcurl 1.8,
+        `{"paths": ["paused", "max_in_flight"]}`.
         """
 
     def __init__(
@@ -233,7 +236,7 @@ class PurgeQueueResponse(_message.Message):
     deleted_count: _builtins.int
     """Jobs deleted, or that would be."""
     more: _builtins.bool
-    """There were more than `max_jobs`."""
+    """Not every job was looked at: call again."""
     def __init__(
         self,
         *,

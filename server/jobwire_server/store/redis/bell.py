@@ -73,7 +73,11 @@ class Bell:
         self._order.append(change)
         if len(self._order) > _KEPT:
             self._told.discard(self._order.popleft())
-        hints = _hints_of(json.loads(told))
+        try:
+            hints = _hints_of(json.loads(told))
+        except (ValueError, KeyError, TypeError):
+            _log.warning("what change %d means cannot be read", change)
+            return
         for listener in list(self._listeners):
             listener.ring(hints)
 
@@ -90,29 +94,31 @@ class Bell:
         return subscription
 
     async def _hear(self, subscription: PubSub | None) -> None:
-        while True:
-            try:
-                if subscription is None:
-                    subscription = await self._subscribe()
-                    # The engine may have lost its last changes, and would use their numbers again.
-                    self._told.clear()
-                    self._order.clear()
-                    _log.info("hints are heard again")
-                await self._listen_to(subscription)
-            except (RedisError, OSError, TimeoutError) as error:
-                if subscription is not None:
-                    _log.warning("hints are not heard: %s: %s", type(error).__name__, error)
-                    await _let_go(subscription)
-                subscription = None
-                await asyncio.sleep(_RECONNECT_AFTER)
-            except asyncio.CancelledError:
-                if subscription is not None:
-                    await _let_go(subscription)
-                raise
+        # redis-py may swallow a cancellation that comes together with its timeout; without the looks at `_is_closed`
+        # closing would wait for ever.
+        try:
+            while not self._is_closed:
+                try:
+                    if subscription is None:
+                        subscription = await self._subscribe()
+                        # The engine may have lost its last changes, and would use their numbers again.
+                        self._told.clear()
+                        self._order.clear()
+                        _log.info("hints are heard again")
+                    await self._listen_to(subscription)
+                except (RedisError, OSError, TimeoutError) as error:
+                    if subscription is not None:
+                        _log.warning("hints are not heard: %s: %s", type(error).__name__, error)
+                        await _let_go(subscription)
+                    subscription = None
+                    await asyncio.sleep(_RECONNECT_AFTER)
+        finally:
+            if subscription is not None:
+                await _let_go(subscription)
 
     async def _listen_to(self, subscription: PubSub) -> None:
         is_asked = False
-        while True:
+        while not self._is_closed:
             message = await subscription.get_message(timeout=_SILENCE)
             if message is None:
                 if is_asked:
@@ -127,9 +133,11 @@ class Bell:
     def _hear_one(self, message: bytes) -> None:
         try:
             change, told = message.split(b" ", 1)
-            self.ring(int(change), told)
-        except (ValueError, KeyError, TypeError):
+            number = int(change)
+        except ValueError:
             _log.warning("a message on %s is none of ours", self._channel)
+        else:
+            self.ring(number, told)
 
 
 async def _let_go(subscription: PubSub) -> None:

@@ -7,10 +7,9 @@ that a job costs memory and work for what is said about it only.
 
 from __future__ import annotations
 
-import base64
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from typing import Any, Final
 
 from jobwire_server.domain.job import DEFAULT_PRIORITY, Job, JobState, NewJob, RetryPolicy
@@ -19,42 +18,50 @@ from jobwire_server.store import parts
 Stored = str | bool
 """What a script writes into a field: text, or False for the default."""
 
-_STATES: Final = {state.value: state for state in JobState}
+STATES: Final = {state.value: state for state in JobState}
 
 
 # --- from the domain to the hash ----------------------------------------------------------------------------
 
 
-def encode_new(new: NewJob) -> dict[str, object]:
-    """What a create is told: what it judges by, and in `put` the fields that it writes beside those only the store
-    knows."""
-    digest = base64.b64encode(new.digest).decode()
-    put = ["queue", new.queue, "digest", digest]
-    encoded: dict[str, object] = {
-        "id": new.id,
-        "queue": new.queue,
-        "digest": digest,
-        "submission_size": len(new.submission),
-        "put": put,
-    }
-    if new.id_given:
-        encoded["id_given"] = True
-    if new.request_key is not None:
-        encoded["request_key"] = new.request_key.hex()
-    if new.type:
-        put += ("type", new.type)
+def encode_new(new: NewJob) -> list[object]:
+    """What a create is told: what it judges by (creating.lua has the order), then the names and texts of the fields
+    that it writes beside those only the store knows."""
+    digest = b64encode(new.digest).decode()
+    priority = new.priority != DEFAULT_PRIORITY and str(new.priority)
+    schedule_time = new.schedule_time is not None and str(new.schedule_time)
+    expire_time = new.expire_time is not None and str(new.expire_time)
+    encoded: list[object] = [
+        new.id,
+        new.id_given,
+        new.request_key is not None and new.request_key.hex(),
+        digest,
+        new.queue,
+        schedule_time,
+        expire_time,
+        new.user_id or False,
+        priority,
+        len(new.submission),
+        "queue",
+        new.queue,
+        "digest",
+        digest,
+    ]
+    for name, text in (
+        ("type", new.type),
+        ("user_id", new.user_id),
+        ("priority", priority),
+        ("schedule_time", schedule_time),
+        ("expire_time", expire_time),
+    ):
+        if text:
+            encoded += (name, text)
     if new.retry != _DEFAULT_RETRY:
-        put += ("retry", parts.encode_retry(new.retry))
-    for name in _JUDGED:
-        value = getattr(new, name)
-        if value != DEFAULTS[name]:
-            text = ENCODERS[name](value)
-            encoded[name] = text
-            put += (name, text)
-    for name in ("execution_timeout", "retention"):
-        value = getattr(new, name)
-        if value is not None:
-            put += (name, str(value))
+        encoded += ("retry", parts.encode_retry(new.retry))
+    if new.execution_timeout is not None:
+        encoded += ("execution_timeout", str(new.execution_timeout))
+    if new.retention is not None:
+        encoded += ("retention", str(new.retention))
     return encoded
 
 
@@ -71,47 +78,43 @@ def encode_progress_so_far(fraction: float | None, message: str) -> str:
 # --- from the hash to the domain ----------------------------------------------------------------------------
 
 
-def decode(job_id: str, stored: bytes, detail: bytes, submission: bytes, result: bytes | None) -> Job:
+def decode(
+    job_id: str,
+    stored: bytes,
+    detail: bytes,
+    submission: bytes,
+    result: bytes | None,
+    *,
+    is_whole: bool = False,
+) -> Job:
     """The job that these fields say: names and values in turn, split by NUL; an empty value is none, and of two values
-    for one name the later one holds. `detail` is a JSON object of the fields that may grow.
+    for one name the later one holds. `detail` is a JSON object of the fields that may grow. Raises one of UNREADABLE;
+    when the job should be whole, also where it lacks a field that every job of its state has.
 
-    It sets the slots itself: the generated __init__ of a frozen class takes twice as long, and this is the largest part
-    of all the Python in a claim or a move.
     """
+    values: dict[str, str] = {}
     words = stored.decode().split("\0")
-    values = dict(zip(words[::2], words[1::2], strict=True))
+    values.update(zip(words[::2], words[1::2], strict=True))
     if detail:
         values.update(json.loads(detail))
-    job = object.__new__(Job)
-    for set_field, default in _CLEAR:
-        set_field(job, default)
+    job = [*_BLANK]
     for name, value in values.items():
         if value and name in _READERS:
-            set_field, convert = _READERS[name]
-            set_field(job, convert(value))
-    _SET["id"](job, job_id)
-    _SET["submission"](job, submission)
-    _SET["result"](job, result)
-    if job.update_time == 0:
-        _SET["update_time"](job, job.create_time)
-    if job.lease_expire_time is None and job.state is JobState.IN_PROGRESS:
-        _SET["lease_expire_time"](job, job.score)
-    return job
-
-
-def new_job(new: NewJob, *, state: str, score: int, queue_time: int | None, now: int) -> Job:
-    """The job that a create has just stored."""
-    job = object.__new__(Job)
-    for set_field, default in _CLEAR:
-        set_field(job, default)
-    for name in _ASKED:
-        _SET[name](job, getattr(new, name))
-    _SET["state"](job, _STATES[state])
-    _SET["score"](job, score)
-    _SET["queue_time"](job, queue_time)
-    _SET["create_time"](job, now)
-    _SET["update_time"](job, now)
-    return job
+            at, convert = _READERS[name]
+            job[at] = convert(value)
+    job[_AT["id"]] = job_id
+    job[_AT["submission"]] = submission
+    job[_AT["result"]] = result
+    if job[_AT["update_time"]] == 0:
+        job[_AT["update_time"]] = job[_AT["create_time"]]
+    if job[_AT["lease_expire_time"]] is None and job[_AT["state"]] is JobState.IN_PROGRESS:
+        job[_AT["lease_expire_time"]] = job[_AT["score"]]
+    read = Job._make(job)
+    if is_whole and not (read.queue and read.score and read.create_time and "state" in values):
+        raise ValueError("a field that every job has is missing")
+    if is_whole and read.state is JobState.IN_PROGRESS and not (read.token and read.worker_id and read.claim_time):
+        raise ValueError("a lease without its parts")
+    return read
 
 
 def _same(text: str) -> str:
@@ -144,7 +147,7 @@ _SHAPES: Final[Mapping[str, tuple[Any, Callable[[Any], str], Callable[[str], Any
     "retention": (None, *_NUMBER),
     "schedule_time": (None, *_NUMBER),
     "expire_time": (None, *_NUMBER),
-    "state": (JobState.QUEUED, _same, _STATES.__getitem__),
+    "state": (JobState.QUEUED, _same, STATES.__getitem__),
     "score": (0, *_NUMBER),
     "version": (1, *_NUMBER),
     "revision": (1, *_NUMBER),
@@ -176,11 +179,13 @@ _SHAPES: Final[Mapping[str, tuple[Any, Callable[[Any], str], Callable[[str], Any
     "cancel_reason": ("", *_TEXT),
 }
 
+UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a damaged record raises."""
+
 DEFAULTS: Final = {name: shape[0] for name, shape in _SHAPES.items()}
 ENCODERS: Final = {name: shape[1] for name, shape in _SHAPES.items()}
+DECODERS: Final = {name: shape[2] for name, shape in _SHAPES.items()}
 
-_SET: Final = {field.name: getattr(Job, field.name).__set__ for field in fields(Job)}
-_CLEAR: Final = [(_SET[field.name], DEFAULTS.get(field.name)) for field in fields(Job)]
-_READERS: Final = {name: (_SET[name], shape[2]) for name, shape in _SHAPES.items()}
-_JUDGED: Final = ("priority", "user_id", "schedule_time", "expire_time")
-_ASKED: Final = [field.name for field in fields(NewJob) if field.name in _SET]
+_AT: Final = {name: at for at, name in enumerate(Job._fields)}
+_BLANK: Final = [DEFAULTS.get(name) for name in Job._fields]
+_READERS: Final = {name: (_AT[name], shape[2]) for name, shape in _SHAPES.items()}

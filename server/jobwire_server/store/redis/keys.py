@@ -22,12 +22,12 @@ _NAMES: Final = {
     "USER": ":u:",  # <SHA-1 of the user id>: sorted set of the user's jobs by create time
     "REQUEST": ":request:",  # <hash>: string, "<forgotten at> <digest> <job id>", for a day
     "QUEUES": ":queues",  # set of queue names
-    "QUEUE": ":queue:",  # <name>: hash, settings and last_queue_time
+    "QUEUE": ":queue:",  # <name>: hash, settings by their names in domain.queue.Queue, and last_queue_time
     "WORKERS": ":workers",  # set of worker ids
     "WORKER": ":worker:",  # <id>: hash, session, last beat, returned deliveries, what it says of itself
     "CALL": ":call:",  # <call id>: string, what a call has done, for as long as it may be sent again
     "CHANGE": ":change",  # counter: one up with each script that changed jobs or rang a bell
-    "SWEPT": ":swept",  # hash: swept_at, recovered_at
+    "SWEPT": ":swept",  # hash: swept_at, recovered_at; promote, purge: "<server> <when it had done all there was>"
     "HINTS": ":hints",  # channel: "<change> <JSON object>"
 }
 

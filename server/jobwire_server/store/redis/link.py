@@ -45,6 +45,11 @@ _REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "TRYAGAIN", 
 _log = logging.getLogger(__name__)
 
 
+def new_call_id() -> str:
+    """Random: two alike within the time for which calls are remembered would take one for the other's repeat."""
+    return os.urandom(8).hex()
+
+
 class Link:
     """The way to the engine. `clock` and `outage_gap` go with every call; see RedisStore."""
 
@@ -59,9 +64,11 @@ class Link:
         self._name = name
         self._is_lost = False
 
-    async def run(self, call: Call[Any]) -> Answer:
-        """What the script answered. Raises StoreUnavailable or StoreFull as store.base has it."""
-        call_id = os.urandom(8).hex()
+    async def run(self, call: Call[Any], call_id: str, *, is_repeat: bool = False) -> Answer:
+        """What the script answered. Raises StoreUnavailable or StoreFull as store.base has it.
+
+        `is_repeat`: a call of this id was answered before, or has failed.
+        """
         arguments = call.arguments.encode()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DEADLINE
@@ -69,7 +76,7 @@ class Link:
         may_be_done = False
         while True:
             try:
-                answer = await self._evaluate(call, call_id, arguments, may_be_done)
+                answer = await self._evaluate(call, call_id, arguments, is_repeat or may_be_done)
             except (AuthenticationError, AuthorizationError) as error:
                 raise StoreUnavailable(f"{self._name}: {error}") from error
             except OutOfMemoryError as error:

@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
+from jobwire_server.domain.filter import JobFilter, Position
+from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, NewJob
-from jobwire_server.domain.move import Move
+from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.store.base import (
     CannotOpen,
     Claimed,
     ClaimRequest,
     Claims,
+    Counts,
     Created,
+    Found,
     Hints,
     Moved,
+    QueuePut,
+    Queues,
     Renewal,
     Renewed,
     Snapshot,
     StoreInfo,
     StoreUnavailable,
     WorkerInfo,
+    Workers,
 )
 from jobwire_server.store.listener import Listener
-from jobwire_server.store.redis import keys, scripts, topology
+from jobwire_server.store.redis import calls, listings, mending, opening, registry, topology
 from jobwire_server.store.redis.bell import Bell
 from jobwire_server.store.redis.keys import Keys
-from jobwire_server.store.redis.link import Link
-from jobwire_server.store.redis.scripts import Call
+from jobwire_server.store.redis.link import Link, new_call_id
+from jobwire_server.store.redis.scripts import Call, Unreadable
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Stands in `:meta`; raise it with every change of a key, or of a shape in codec.py."""
 
 BATCH: Final = 500
 """Items in one call of a script: beyond them the cost of each rises, and everybody else waits."""
 
 OUTAGE_GAP: Final = 3 * SECOND
-
-_OLDEST: Final = {"Redis": (7, 0), "Valkey": (7, 2)}
-
-_DURABILITY: Final = {"always": "fsynced", "everysec": "everysec", "no": "none"}
-
-_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -68,8 +70,9 @@ class RedisStore:
         self._link: Link | None = None
         self._bell: Bell | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._engine = ""
-        self._durability = ""
+        self._engine = opening.Engine("", "")
+        self._server: Final = os.urandom(8).hex()
+        """Tells this server from others on the same engine."""
         self.failed: Final = asyncio.Event()
         """Never set: an engine that does not answer may answer again."""
         self.failure: Final = ""
@@ -81,7 +84,7 @@ class RedisStore:
         link = Link(self._address.connect(), self._keys.meta, clock=self._clock, outage_gap=self._outage_gap, name=name)
         bell = Bell(self._address.connect(), self._keys.hints)
         try:
-            await self._look_at(link)
+            self._engine = await opening.look_at(link, name, SCHEMA_VERSION)
             await bell.open()
         except BaseException as error:
             await bell.close()
@@ -90,28 +93,6 @@ class RedisStore:
                 raise CannotOpen(f"cannot open {name}: {error}") from error
             raise
         self._link, self._bell = link, bell
-
-    async def _look_at(self, link: Link) -> None:
-        """What has to hold before an engine may be used."""
-        answer = await link.run(scripts.open_store(SCHEMA_VERSION, keys.PARTITIONS))
-        schema, partitions = answer.content()
-        if (schema, partitions) != (str(SCHEMA_VERSION), str(keys.PARTITIONS)):
-            raise CannotOpen(
-                f"{self._address.masked} has schema {schema} in {partitions} partition(s), and this server knows "
-                f"schema {SCHEMA_VERSION} in {keys.PARTITIONS} only: start the version of jobwire that wrote it, or "
-                "choose another database or prefix"
-            )
-        info = await link.client.info()
-        self._engine = _engine(info)
-        policy = info.get("maxmemory_policy", "unknown")
-        if policy == "unknown":
-            _log.warning("%s does not tell its maxmemory-policy; it must be noeviction", self._address.masked)
-        elif policy != "noeviction":
-            raise CannotOpen(
-                f"{self._address.masked} evicts keys when its memory is full (maxmemory-policy {policy}), which would "
-                "lose jobs: set maxmemory-policy to noeviction"
-            )
-        self._durability = await _durability(link, info)
 
     async def close(self) -> None:
         link, bell = self._link, self._bell
@@ -129,27 +110,36 @@ class RedisStore:
         await self._open_link().ping()
 
     async def info(self) -> StoreInfo:
-        snapshot = await self._run(scripts.get(()))
+        snapshot = await self._run(calls.get(()))
         recovered_at = await self._open_link().field(self._keys.swept, "recovered_at")
         return StoreInfo(
             kind="redis",
-            engine=self._engine,
+            engine=self._engine.name,
             url=self._address.masked,
-            durability=self._durability,
+            durability=self._engine.durability,
             now=snapshot.now,
             recovered_at=int(recovered_at or 0),
         )
 
     async def create(self, jobs: Sequence[NewJob]) -> list[Created]:
-        return [made for part in _parts(jobs) for made in await self._run(scripts.create(part))]
+        return [made for part in _parts(jobs) for made in await self._run(calls.create(part))]
 
     async def get(self, job_ids: Sequence[str]) -> Snapshot:
-        first, *others = [await self._run(scripts.get(part)) for part in _parts(job_ids) or [()]]
+        first, *others = [await self._run(calls.get(part)) for part in _parts(job_ids) or [()]]
         return Snapshot(first.now, [*first.jobs, *(job for other in others for job in other.jobs)])
+
+    async def find(self, wanted: JobFilter, *, after: Position | None = None, limit: int) -> Found:
+        names = await self._run(registry.listed("queues")) if listings.needs_names(wanted) else []
+        return await self._run(listings.find(wanted, names, after, limit))
+
+    async def count(self, wanted: JobFilter, *, after: Position | None = None) -> Counts:
+        needs_names = wanted.needs_scan and listings.needs_names(wanted)
+        names = await self._run(registry.listed("queues")) if needs_names else []
+        return await self._run(listings.count(wanted, names, after))
 
     async def claim(self, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
         if sum(len(request.tokens) for request in requests) <= BATCH:
-            return await self._run(scripts.claim(queue, requests))
+            return await self._run(calls.claim(queue, requests))
         return await self._claim_in_parts(queue, requests)
 
     async def _claim_in_parts(self, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
@@ -160,7 +150,7 @@ class RedisStore:
         for request in requests:
             jobs = []
             for tokens in _parts(request.tokens) or [()]:
-                part = await self._run(scripts.claim(queue, [_with_tokens(request, tokens)]))
+                part = await self._run(calls.claim(queue, [_with_tokens(request, tokens)]))
                 (answer,) = part.claimed
                 jobs += answer.jobs
                 now, remaining = now or part.now, part.remaining
@@ -178,25 +168,47 @@ class RedisStore:
         )
 
     async def move(self, moves: Sequence[Move]) -> list[Moved]:
-        return [moved for part in _parts(moves) for moved in await self._run(scripts.move(part))]
+        return [moved for part in _parts(moves) for moved in await self._run(calls.move_or_complete(part))]
+
+    async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:
+        return [outcome for part in _parts(deletions) for outcome in await self._run(calls.delete(part))]
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[Renewed]:
-        return [renewed for part in _parts(renewals) for renewed in await self._run(scripts.renew(part))]
+        return [renewed for part in _parts(renewals) for renewed in await self._run(calls.renew(part))]
 
     async def promote(self, *, limit: int) -> int:
-        return await self._bite_by_bite(scripts.promote, limit)
+        return await self._bite_by_bite(calls.promote, limit)
 
     async def overdue(self, *, queues: Sequence[str] = (), limit: int) -> Snapshot:
-        return await self._run(scripts.overdue(queues, limit))
+        return await self._run(calls.overdue(queues, limit))
 
     async def leased(self, *, queues: Sequence[str] = (), longer_than: int, limit: int) -> Snapshot:
-        return await self._run(scripts.leased(queues, longer_than, limit))
+        return await self._run(calls.leased(queues, longer_than, limit))
 
     async def purge(self, *, limit: int) -> int:
-        return await self._bite_by_bite(scripts.purge, limit)
+        return await self._bite_by_bite(calls.purge, limit)
+
+    async def put_queue(
+        self, name: str, changes: QueueChanges, *, revision: int | None = None, create: bool = False
+    ) -> QueuePut:
+        return await self._run(registry.put_queue(name, changes, revision=revision, create=create))
+
+    async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
+        if names:
+            wanted, limit = sorted(set(names)), len(names)
+        else:
+            wanted = [name for name in await self._run(registry.listed("queues")) if name > after]
+        return Queues(*await self._records(registry.queues, wanted, limit))
+
+    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000) -> Workers:
+        if ids:
+            wanted, limit = sorted(set(ids)), len(ids)
+        else:
+            wanted = [id for id in await self._run(registry.listed("workers")) if id > after]
+        return Workers(*await self._records(registry.workers, wanted, limit))
 
     async def beat(self, worker: WorkerInfo) -> bool:
-        return await self._run(scripts.beat(worker))
+        return await self._run(registry.beat(worker))
 
     def hints(self) -> AsyncIterator[Hints]:
         if self._bell is None:
@@ -216,10 +228,25 @@ class RedisStore:
         return await asyncio.shield(task)
 
     async def _do(self, call: Call[T]) -> T:
+        """Does it, setting jobs aside whose records it stumbles over."""
+        call_id = new_call_id()
+        is_repeat = was_in_vain = False
+        while True:
+            try:
+                return await self._send(call, call_id, is_repeat=is_repeat)
+            except (ResponseError, Unreadable) as error:
+                if call.suspects is None or was_in_vain:
+                    raise
+                known = [error.job_id] if isinstance(error, Unreadable) else []
+                # Another server may have been quicker: then there is nothing to mend, and it works all the same.
+                was_in_vain = await mending.mend(self._send, call.suspects(), known) == 0
+                is_repeat = True
+
+    async def _send(self, call: Call[T], call_id: str | None = None, *, is_repeat: bool = False) -> T:
         link, bell = self._link, self._bell
         if link is None or bell is None:
             raise StoreUnavailable("the store is not open")
-        answer = await link.run(call)
+        answer = await link.run(call, call_id or new_call_id(), is_repeat=is_repeat)
         value = call.read(answer)
         if answer.hints:
             bell.ring(answer.change, answer.hints)
@@ -230,15 +257,28 @@ class RedisStore:
         if not task.cancelled():
             task.exception()  # its caller may have gone
 
-    async def _bite_by_bite(self, verb: Callable[[int], Call[int]], limit: int) -> int:
+    async def _bite_by_bite(self, verb: Callable[[int, str], Call[int]], limit: int) -> int:
         done = 0
         while done < limit:
             bite = min(BATCH, limit - done)
-            done_now = await self._run(verb(bite))
+            done_now = await self._run(verb(bite, self._server))
             done += done_now
             if done_now < bite:
                 break
         return done
+
+    async def _records(
+        self, read: Callable[[Sequence[str]], Call[tuple[int, list[T]]]], names: Sequence[str], limit: int
+    ) -> tuple[int, list[T]]:
+        """What is read under these names, up to `limit`, and when: in the order of the names, of which some may have
+        gone."""
+        at = min(BATCH, limit)
+        now, records = await self._run(read(names[:at]))
+        while at < len(names) and len(records) < limit:
+            bite = min(BATCH, limit - len(records))
+            records += (await self._run(read(names[at : at + bite])))[1]
+            at += bite
+        return now, records
 
     def _open_link(self) -> Link:
         if self._link is None:
@@ -259,26 +299,3 @@ def _with_tokens(request: ClaimRequest, tokens: Sequence[bytes]) -> ClaimRequest
         lease_duration=request.lease_duration,
         delivery_timeout=request.delivery_timeout,
     )
-
-
-def _engine(info: dict[str, Any]) -> str:
-    """The engine with its version. Raises CannotOpen for one that lacks what the scripts need."""
-    name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
-    version = str(info.get("valkey_version") or info.get("redis_version") or "of unknown version")
-    numbers = version.split(".")
-    if len(numbers) > 1 and all(part.isdigit() for part in numbers[:2]):
-        oldest = _OLDEST[name]
-        if tuple(map(int, numbers[:2])) < oldest:
-            raise CannotOpen(f"{name} {version} is too old: {oldest[0]}.{oldest[1]} is the oldest that will do")
-    return f"{name} {version}"
-
-
-async def _durability(link: Link, info: dict[str, Any]) -> str:
-    """What an OK of this engine means, as far as it tells."""
-    if not info.get("aof_enabled", 0):
-        return "none" if "aof_enabled" in info else "unknown"
-    try:
-        config = await link.client.config_get("appendfsync")
-    except ResponseError:  # CONFIG is forbidden, as with many hosts
-        return "unknown"
-    return _DURABILITY.get(str(config.get("appendfsync")), "unknown")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from jobwire_server.domain.job import MINUTE, Job, JobState
-from jobwire_server.store.base import Claimed, ClaimOutcome, ClaimRequest, Claims
-from jobwire_server.store.sqlite import codec, rows
-from jobwire_server.store.sqlite.codec import Fields
+from jobwire_server.domain.job import Job, JobState
+from jobwire_server.store.base import (
+    LOOK_PAST,
+    MAX_RETURNED,
+    REFUSED_FOR,
+    Claimed,
+    ClaimOutcome,
+    ClaimRequest,
+    Claims,
+)
+from jobwire_server.store.sqlite import rows
 from jobwire_server.store.sqlite.rows import Stored
-from jobwire_server.store.sqlite.transaction import QueueRow, Transaction
-
-LOOK_PAST: Final = 10
-"""Expired jobs at the head that one call looks past; beyond them the sweeper has to come first."""
-
-MAX_RETURNED: Final = 20
-"""At this many returned deliveries in a row a worker gets nothing more for REFUSED_FOR."""
-
-REFUSED_FOR: Final = MINUTE
+from jobwire_server.store.sqlite.transaction import Transaction
 
 _HEAD: Final = "WHERE job.queue = ? AND job.state = 'queued' ORDER BY job.score, job.id LIMIT ?"
 
@@ -35,8 +34,7 @@ class _Grant:
 
 
 def claim(transaction: Transaction, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
-    row = transaction.queue(queue)
-    room = _room(transaction, row)
+    room = transaction.claimable(queue)
     grants: list[_Grant] = []
     for request in requests:
         outcome = _outcome(transaction, request)
@@ -50,26 +48,14 @@ def claim(transaction: Transaction, queue: str, requests: Sequence[ClaimRequest]
         grants.append(_Grant(request, outcome, limit, []))
     wanted = sum(grant.limit for grant in grants)
     head, expired = _head(transaction, queue, wanted) if wanted else ([], 0)
-    _lease(transaction, head, grants)
+    rows.write(transaction, _leased(head, grants, transaction.now))
     transaction.counted(queue, JobState.QUEUED, JobState.IN_PROGRESS, len(head))
-    claimed = []
     for grant in grants:
         if grant.outcome is ClaimOutcome.OK:
             transaction.leased(grant.request.worker_id, len(grant.jobs) - grant.limit)
-        held = transaction.held(grant.request.worker_id)
-        claimed.append(Claimed(grant.outcome, grant.jobs, held))
+    claimed = [Claimed(grant.outcome, grant.jobs, transaction.held(grant.request.worker_id)) for grant in grants]
     left = transaction.count(queue, JobState.QUEUED) - expired
-    return Claims(transaction.now, claimed, max(0, min(left, _room(transaction, row))))
-
-
-def _room(transaction: Transaction, row: QueueRow) -> int:
-    """How many more of its jobs may be IN_PROGRESS."""
-    if row.settings.paused:
-        return 0
-    waiting = transaction.count(row.settings.name, JobState.QUEUED)
-    if row.settings.max_in_flight is None:
-        return waiting
-    return min(waiting, row.settings.max_in_flight - transaction.count(row.settings.name, JobState.IN_PROGRESS))
+    return Claims(transaction.now, claimed, max(0, min(left, transaction.claimable(queue))))
 
 
 def _outcome(transaction: Transaction, request: ClaimRequest) -> ClaimOutcome:
@@ -98,51 +84,41 @@ def _head(transaction: Transaction, queue: str, wanted: int) -> tuple[list[Store
 
 def _alive(transaction: Transaction, queue: str, limit: int) -> tuple[list[Stored], int]:
     found = rows.select(transaction, _HEAD, (queue, limit))
-    now = transaction.now
-    alive = [stored for stored in found if not _is_expired(stored[1], now)]
+    alive = [stored for stored in found if not stored[1].is_expired(transaction.now)]
     return alive, len(found) - len(alive)
 
 
-def _is_expired(fields: Fields, now: int) -> bool:
-    """Job.is_expired, asked before there is a Job."""
-    return fields["expire_time"] is not None and fields["expire_time"] <= now and fields["start_time"] is None
-
-
-def _lease(transaction: Transaction, head: Sequence[Stored], grants: Sequence[_Grant]) -> None:
+def _leased(head: Sequence[Stored], grants: Sequence[_Grant], now: int) -> Iterable[tuple[Stored, dict[str, Any]]]:
     """Hands the jobs to the requests in turn."""
-    written = []
-    changes: Fields = {}
     waiting = iter(head)
     for grant in grants:
         # The tokens first: zip takes from the second only when the first has one to give.
-        for token, (number, fields) in zip(grant.request.tokens[: grant.limit], waiting, strict=False):
-            changes = _leased(fields, grant.request, token, transaction.now)
-            written.append((*changes.values(), number))
-            grant.jobs.append(codec.job_of({**fields, **changes}))
-    if written:
-        transaction.executemany(rows.update(tuple(changes)), written)
+        for token, stored in zip(grant.request.tokens[: grant.limit], waiting, strict=False):
+            changes = _lease(stored[1], grant.request, token, now)
+            grant.jobs.append(stored[1]._replace(**changes))
+            yield stored, changes
 
 
-def _leased(fields: Fields, request: ClaimRequest, token: bytes, now: int) -> Fields:
+def _lease(job: Job, request: ClaimRequest, token: bytes, now: int) -> dict[str, Any]:
     acknowledged = request.delivery_timeout == 0
     limit_time: int | None = None
     end = now + request.delivery_timeout
     if acknowledged:
         end = now + request.lease_duration
-        if fields["execution_timeout"] is not None:
-            limit_time = now + fields["execution_timeout"]
+        if job.execution_timeout is not None:
+            limit_time = now + job.execution_timeout
             end = min(end, limit_time)
     return {
         "state": JobState.IN_PROGRESS,
         "score": end,
-        "version": fields["version"] + 1,
-        "revision": fields["revision"] + 1,
+        "version": job.version + 1,
+        "revision": job.revision + 1,
         "update_time": now,
-        "attempt": fields["attempt"] + 1,
-        "return_count": 0 if acknowledged else fields["return_count"],
-        "start_time": now if acknowledged and fields["start_time"] is None else fields["start_time"],
+        "attempt": job.attempt + 1,
+        "return_count": 0 if acknowledged else job.return_count,
+        "start_time": now if acknowledged and job.start_time is None else job.start_time,
         "token": token,
-        "fence": max(fields["fence"] + 1, now),
+        "fence": max(job.fence + 1, now),
         "worker_id": request.worker_id,
         "claim_time": now,
         "acknowledged": acknowledged,

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from traceback import clear_frames
 from typing import Any, Final, TypeVar
 
 import apsw
@@ -160,6 +161,9 @@ class Lane:
         try:
             values, hint = self._commit(calls)
         except Exception as error:  # noqa: BLE001  # it goes to the caller it belongs to
+            # The variables of its frames hold statements that are half read, and those hold on to what they see: the
+            # connection would read the state of this moment until the garbage collector comes by.
+            clear_frames(error.__traceback__)
             if isinstance(error, _BROKEN):
                 self._break(error)
             elif len(calls) > 1 and not isinstance(error, _UNAVAILABLE):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from jobwire_server.domain.guard import Outcome, judge
 from jobwire_server.domain.job import DEFAULT_RETENTION, Job, JobState, Verb
 from jobwire_server.domain.move import Move
-from jobwire_server.store.base import Moved
-from jobwire_server.store.sqlite import codec, rows
-from jobwire_server.store.sqlite.codec import Fields
+from jobwire_server.store.base import Moved, Standing
+from jobwire_server.store.sqlite import rows
+from jobwire_server.store.sqlite.rows import Stored
 from jobwire_server.store.sqlite.transaction import Transaction
 
 _TAKEN_AWAY: Final = frozenset({Verb.REAP, Verb.RECOVER, Verb.HAND_BACK, Verb.CANCEL})
@@ -22,63 +22,103 @@ _RETURNING: Final = frozenset({Verb.REAP, Verb.RECOVER, Verb.HAND_BACK})
 
 
 def move(transaction: Transaction, moves: Sequence[Move]) -> list[Moved]:
-    return [_move(transaction, each) for each in moves]
+    answers: list[Moved] = []
+    for round_ in _rounds(moves):
+        stored = rows.read(transaction, [move.job_id for move in round_], whole=False)
+        changed: list[tuple[Stored, Mapping[str, Any]]] = []
+        for move in round_:
+            answers.append(_move(transaction, move, stored.get(move.job_id), changed))
+        rows.write(transaction, changed)
+    return answers
 
 
-def _move(transaction: Transaction, move: Move) -> Moved:
-    stored = rows.read(transaction, move.job_id)
+def _rounds(moves: Sequence[Move]) -> list[list[Move]]:
+    """In order, and in none of them a job twice."""
+    rounds: list[list[Move]] = [[]]
+    seen: set[str] = set()
+    for move in moves:
+        if move.job_id in seen:
+            rounds.append([])
+            seen = set()
+        seen.add(move.job_id)
+        rounds[-1].append(move)
+    return rounds
+
+
+def _move(
+    transaction: Transaction, move: Move, stored: Stored | None, changed: list[tuple[Stored, Mapping[str, Any]]]
+) -> Moved:
     if stored is None:
-        return Moved(Outcome.GONE, None)
-    number, fields = stored
-    job = codec.job_of(fields)
+        return Moved(Outcome.GONE)
+    number, job = stored
     now = transaction.now
     outcome = judge(move.guard, job, operation=move.operation, now=now, recovered_at=transaction.recovered_at)
     if outcome is not Outcome.OK:
-        return Moved(outcome, job)
+        return Moved(outcome, job=rows.read(transaction, [job.id], whole=True)[job.id][1])
     if move.operation and job.last_operation == move.operation:
-        return Moved(Outcome.OK, job)  # applied before
-    changes = _changes(transaction, fields, move)
+        return Moved(Outcome.OK, Standing.of(job))  # applied before
+    changes = _changes(transaction, job, move)
     transaction.counted(job.queue, job.state, move.to)
     if job.state is JobState.IN_PROGRESS:
-        _tell(transaction, job, move, changes)
+        _tell(transaction, job, move)
     if move.to.is_ended and not job.state.is_ended and changes["score"] <= changes["finish_time"]:
         transaction.counted(job.queue, move.to, None)
         rows.remove(transaction, number)
-        return Moved(Outcome.OK, None)
-    return Moved(Outcome.OK, rows.write(transaction, stored, changes))
+        return Moved(Outcome.OK)
+    changed.append((stored, changes))
+    return Moved(Outcome.OK, _standing(job, changes))
 
 
-def _changes(transaction: Transaction, before: Fields, move: Move) -> Fields:
+def _standing(job: Job, changes: Mapping[str, Any]) -> Standing:
+    return Standing(
+        job.id,
+        job.queue,
+        changes["state"],
+        changes["score"],
+        changes["version"],
+        changes["revision"],
+        changes.get("attempt", job.attempt),
+        changes.get("retry_count", job.retry_count),
+        changes["update_time"],
+        changes.get("queue_time", job.queue_time),
+        changes.get("finish_time", job.finish_time),
+    )
+
+
+def _changes(transaction: Transaction, job: Job, move: Move) -> dict[str, Any]:
     """Every field that the Move writes: its own, and what only the store knows."""
     now, to = transaction.now, move.to
-    changes: Fields = {
+    changes: dict[str, Any] = {
         **move.changes,
         "state": to,
         "update_time": now,
-        "version": before["version"] + 1,
+        "version": job.version + 1,
         # The mere request to cancel a running job is no edit: repeating it with its etag stays safe.
-        "revision": before["revision"] + (move.verb is not Verb.CANCEL or to is not JobState.IN_PROGRESS),
+        "revision": job.revision + (move.verb is not Verb.CANCEL or to is not JobState.IN_PROGRESS),
         "last_operation": move.operation,
     }
-    after = {**before, **changes}
     if move.outcome is not None:
         changes["outcome"] = move.outcome
         changes["end_time"] = now
-        if after["start_time"] is None:
-            changes["start_time"] = after["claim_time"]
+        if changes.get("start_time", job.start_time) is None:
+            changes["start_time"] = changes.get("claim_time", job.claim_time)
     if to is JobState.QUEUED:
         changes["queue_time"], changes["score"] = transaction.enter(
-            after["queue"], queue_time=after["queue_time"], priority=after["priority"]
+            job.queue,
+            queue_time=changes.get("queue_time", job.queue_time),
+            priority=changes.get("priority", job.priority),
         )
     elif to is JobState.SCHEDULED:
-        changes["score"] = after["schedule_time"]
+        changes["score"] = changes.get("schedule_time", job.schedule_time)
     elif to is JobState.IN_PROGRESS:
-        changes["score"] = deadline(after["lease_expire_time"], after["limit_time"])
+        assert job.lease_expire_time is not None, "every lease has an end"
+        changes["score"] = deadline(job.lease_expire_time, changes.get("limit_time", job.limit_time))
     else:
-        finish_time = after["finish_time"] if before["state"].is_ended else now
+        ended_at = changes.get("finish_time", job.finish_time) if job.state.is_ended else now
+        finish_time = now if ended_at is None else ended_at
         changes["finish_time"] = finish_time
-        changes["score"] = finish_time + _retention(transaction, after)
-    if before["state"] is JobState.IN_PROGRESS is not to:
+        changes["score"] = finish_time + _retention(transaction, job, changes)
+    if job.state is JobState.IN_PROGRESS is not to:
         changes["lease_expire_time"] = None
         changes["acknowledged"] = False
     return changes
@@ -89,18 +129,18 @@ def deadline(lease_expire_time: int, limit_time: int | None) -> int:
     return lease_expire_time if limit_time is None else min(lease_expire_time, limit_time)
 
 
-def _retention(transaction: Transaction, after: Fields) -> int:
-    retention: int | None = after["retention"]
+def _retention(transaction: Transaction, job: Job, changes: Mapping[str, Any]) -> int:
+    retention: int | None = changes.get("retention", job.retention)
     if retention is None:
-        retention = transaction.queue(after["queue"]).settings.retention
-    return DEFAULT_RETENTION[after["state"]] if retention is None else retention
+        retention = transaction.queue(job.queue).settings.retention
+    return DEFAULT_RETENTION[changes["state"]] if retention is None else retention
 
 
-def _tell(transaction: Transaction, job: Job, move: Move, changes: Fields) -> None:
+def _tell(transaction: Transaction, job: Job, move: Move) -> None:
     """What becomes of the worker that has the job: its credit, its account, and what it is told."""
     if move.to is JobState.IN_PROGRESS:
         if move.verb is Verb.CANCEL:
-            reason = changes.get("cancel_reason", job.cancel_reason)
+            reason = move.changes.get("cancel_reason", job.cancel_reason)
             transaction.tell_cancel(job.worker_id, job.id, job.fence, reason)
         return
     transaction.freed(job.worker_id)

@@ -2,55 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jobwire_server.domain.guard import Outcome
-from jobwire_server.domain.job import JobState, Progress
-from jobwire_server.store.base import Renewal, Renewed, WorkerInfo
-from jobwire_server.store.sqlite import codec, rows
-from jobwire_server.store.sqlite.codec import Fields
+from jobwire_server.domain.job import Job, JobState, Progress
+from jobwire_server.store.base import Renewal, Renewed, Standing, WorkerInfo
+from jobwire_server.store.sqlite import rows
 from jobwire_server.store.sqlite.move import deadline
+from jobwire_server.store.sqlite.rows import Stored
 from jobwire_server.store.sqlite.transaction import Transaction
 
 
 def renew(transaction: Transaction, renewals: Sequence[Renewal]) -> list[Renewed]:
-    return [_renew(transaction, renewal) for renewal in renewals]
+    jobs = rows.read(transaction, [renewal.job_id for renewal in renewals], whole=False)
+    changed: dict[str, tuple[Stored, dict[str, Any]]] = {}
+    answers = [_renew(transaction, renewal, jobs, changed) for renewal in renewals]
+    rows.write(transaction, changed.values())
+    return answers
 
 
-def _renew(transaction: Transaction, renewal: Renewal) -> Renewed:
-    stored = rows.read(transaction, renewal.job_id)
+def _renew(
+    transaction: Transaction,
+    renewal: Renewal,
+    jobs: dict[str, Stored],
+    changed: dict[str, tuple[Stored, dict[str, Any]]],
+) -> Renewed:
+    stored = jobs.get(renewal.job_id)
     if stored is None:
         return Renewed(Outcome.GONE)
-    fields = stored[1]
-    if fields["state"] is not JobState.IN_PROGRESS or fields["token"] != renewal.token:
-        return Renewed(Outcome.LOST, job=codec.job_of(fields))
-    job = rows.write(transaction, stored, _renewed(fields, renewal, transaction.now))
+    job = stored[1]
+    if job.state is not JobState.IN_PROGRESS or job.token != renewal.token:
+        return Renewed(Outcome.LOST)
+    changes = _changes(job, renewal, transaction.now)
+    job = job._replace(**changes)
+    before = changed.get(job.id, (stored, {}))[1]
+    changed[job.id] = (stored, {**before, **changes})
+    jobs[job.id] = (stored[0], job)  # a later renewal of it in this call goes on from there
     transaction.acknowledged(job.worker_id)
     return Renewed(
         Outcome.OK,
-        remaining=max(0, job.score - transaction.now),
-        cancel_requested=job.cancel_requested,
-        cancel_reason=job.cancel_reason,
-        job=job,
+        max(0, job.score - transaction.now),
+        job.cancel_requested,
+        job.cancel_reason,
+        Standing.of(job),
     )
 
 
-def _renewed(fields: Fields, renewal: Renewal, now: int) -> Fields:
-    changes: Fields = {}
-    limit_time = fields["limit_time"]
-    if not fields["acknowledged"]:
+def _changes(job: Job, renewal: Renewal, now: int) -> Mapping[str, Any]:
+    changes: dict[str, Any] = {}
+    limit_time = job.limit_time
+    if not job.acknowledged:
         changes |= {"acknowledged": True, "return_count": 0}
-        if fields["start_time"] is None:
-            changes["start_time"] = fields["claim_time"]
-        if fields["execution_timeout"] is not None:
+        if job.start_time is None:
+            changes["start_time"] = job.claim_time
+        if job.execution_timeout is not None:
             # A cancel that came before the acknowledgment may have set a sooner limit.
-            limit_time = deadline(now + fields["execution_timeout"], limit_time)
+            limit_time = deadline(now + job.execution_timeout, limit_time)
             changes["limit_time"] = limit_time
     if renewal.has_progress:
         changes["progress"] = Progress(renewal.fraction, renewal.message, now)
     if changes:  # a mere renewal tells watchers nothing new
-        changes |= {"version": fields["version"] + 1, "update_time": now}
-    end = deadline(now + fields["lease_duration"], limit_time)
+        changes |= {"version": job.version + 1, "update_time": now}
+    end = deadline(now + job.lease_duration, limit_time)
     changes |= {"lease_expire_time": end, "score": end}
     return changes
 

@@ -1,20 +1,20 @@
-"""Reading and writing single jobs: their row, what stands beside it, and the rows that have become unreadable."""
+"""Reading and writing jobs: their rows, what stands beside them, and the rows that have become unreadable."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from jobwire_server.domain.job import DEFAULT_RETENTION, Job, JobError, JobState, RetryPolicy
+from jobwire_server.domain.job import DEFAULT_RETENTION, Job, JobError, JobState
 from jobwire_server.store import parts
-from jobwire_server.store.sqlite import codec
-from jobwire_server.store.sqlite.codec import SELECT, UNREADABLE, Fields
+from jobwire_server.store.sqlite import bulk, codec
+from jobwire_server.store.sqlite.codec import SELECT, SELECT_ROW, UNREADABLE
 from jobwire_server.store.sqlite.transaction import Transaction
 
-Stored = tuple[int, Fields]
-"""A job as it was read: its number and its fields."""
+Stored = tuple[int, Job]
+"""A job as it was read: its number and what it says."""
 
 CORRUPT_JOB: Final = "CORRUPT_JOB"
 
@@ -22,25 +22,39 @@ _log = logging.getLogger(__name__)
 
 _REMOVE: Final = "DELETE FROM job WHERE number = ?"
 _WRITE_SUBMISSION: Final = "INSERT OR REPLACE INTO submission VALUES (?, ?)"
-_WRITE_RESULT: Final = "INSERT OR REPLACE INTO result VALUES (?, ?)"
-_REMOVE_RESULT: Final = "DELETE FROM result WHERE number = ?"
-_WRITE_DETAIL: Final = "INSERT OR REPLACE INTO detail VALUES (?, ?, ?)"
-_REMOVE_DETAIL: Final = "DELETE FROM detail WHERE number = ?"
+_WRITE_ERROR: Final = """
+INSERT INTO detail VALUES (?1, ?2, '[]') ON CONFLICT DO UPDATE SET error = excluded.error
+"""
+_WRITE_HISTORY: Final = """
+INSERT INTO detail VALUES (?1, NULL, ?2) ON CONFLICT DO UPDATE SET history = excluded.history
+"""
+_CLEAR_ERROR: Final = "UPDATE detail SET error = NULL WHERE number = ? AND error IS NOT NULL"
 
 
-def read(transaction: Transaction, job_id: str) -> Stored | None:
-    """One job by its id. A row that cannot be read is set aside first, and answered as it then is."""
-    rows = select(transaction, "WHERE job.id = ?", (job_id,))
-    return rows[0] if rows else None
+def read(transaction: Transaction, job_ids: Sequence[str], *, whole: bool) -> dict[str, Stored]:
+    """The jobs with these ids that exist; not `whole` = without what stands beside the row. One that cannot be read is
+    set aside first, and answered as it then is."""
+    if len(job_ids) == 1:  # by far the commonest of the small ones
+        found = select(transaction, "WHERE job.id = ?", job_ids, whole=whole)
+    else:
+        found = []
+        for first in range(0, len(job_ids), bulk.ROWS):
+            ids = [*job_ids[first : first + bulk.ROWS]]
+            found += select(transaction, _BY_IDS, ids + [""] * (bulk.ROWS - len(ids)), whole=whole)
+    return {stored[1].id: stored for stored in found}
 
 
-def select(transaction: Transaction, where: str, bindings: Sequence[Any]) -> list[Stored]:
+_BY_IDS: Final = f"WHERE job.id IN ({bulk.values(1, bulk.ROWS)})"
+
+
+def select(transaction: Transaction, where: str, bindings: Sequence[Any], *, whole: bool = True) -> list[Stored]:
     """The jobs that `where` (down to the LIMIT) names. Those that cannot be read are set aside on the way.
 
     Where the connection cannot write, an unreadable row raises one of UNREADABLE.
     """
+    statement = (SELECT if whole else SELECT_ROW) + where
     try:
-        return [codec.decode(row) for row in transaction.execute(SELECT + where, bindings)]
+        return [codec.decode(row) for row in transaction.execute(statement, bindings).fetchall()]
     except UNREADABLE:
         if transaction.connection.readonly("main"):
             raise
@@ -51,25 +65,23 @@ def select(transaction: Transaction, where: str, bindings: Sequence[Any]) -> lis
                 codec.decode(row)
         except UNREADABLE:
             _set_aside(transaction, number)
-    return [codec.decode(row) for row in transaction.execute(SELECT + where, bindings)]
+    return [codec.decode(row) for row in transaction.execute(statement, bindings).fetchall()]
 
 
-def write(transaction: Transaction, stored: Stored, changes: Fields) -> Job:
-    """Writes these fields, and only where they stand; answers the job after it."""
-    number, before = stored
-    after = {**before, **changes}
-    columns = codec.encode(changes)
-    transaction.execute(update(tuple(columns)), (*columns.values(), number))
-    if after["submission"] != before["submission"]:
-        transaction.execute(_WRITE_SUBMISSION, (number, after["submission"]))
-    if after["result"] != before["result"]:
-        if after["result"] is None:
-            transaction.execute(_REMOVE_RESULT, (number,))
-        else:
-            transaction.execute(_WRITE_RESULT, (number, after["result"]))
-    if after["error"] != before["error"] or after["history"] != before["history"]:
-        _write_detail(transaction, number, after)
-    return codec.job_of(after)
+def write(transaction: Transaction, changed: Iterable[tuple[Stored, Mapping[str, Any]]]) -> None:
+    """Writes these fields of these jobs, and only where they stand. No job may come twice."""
+    by_fields: dict[tuple[str, ...], list[bulk.Row]] = {}
+    for (number, job), changes in changed:
+        names = tuple(changes)
+        rows = by_fields.get(names)
+        if rows is None:
+            rows = by_fields[names] = []
+        spelling = codec.spelling(names)
+        rows.append((number, *spelling.encode(changes)))
+        if spelling.stands_beside:
+            _write_beside(transaction, number, job, changes)
+    for names, rows in by_fields.items():
+        bulk.given(transaction.connection, _update(codec.spelling(names).columns), rows)
 
 
 def remove(transaction: Transaction, number: int) -> None:
@@ -77,28 +89,35 @@ def remove(transaction: Transaction, number: int) -> None:
 
 
 @lru_cache(maxsize=256)  # one text for each set of columns, so that SQLite prepares each once
-def update(columns: tuple[str, ...]) -> str:
-    """Takes the values of these columns, then the number of the job."""
-    return f"UPDATE job SET {', '.join(f'{column} = ?' for column in columns)} WHERE number = ?"
+def _update(columns: tuple[str, ...]) -> str:
+    assignments = ", ".join(f"{column} = given.{column}" for column in columns)
+    return (
+        f"WITH given (number, {', '.join(columns)}) AS ({{values}}) "
+        f"UPDATE job SET {assignments} FROM given WHERE job.number = given.number"
+    )
 
 
-def _write_detail(transaction: Transaction, number: int, after: Fields) -> None:
-    error, history = after["error"], after["history"]
-    if error is None and not history:
-        transaction.execute(_REMOVE_DETAIL, (number,))
-    else:
-        detail = (number, None if error is None else parts.encode_error(error), parts.encode_history(history))
-        transaction.execute(_WRITE_DETAIL, detail)
+def _write_beside(transaction: Transaction, number: int, job: Job, changes: Mapping[str, Any]) -> None:
+    if "submission" in changes:
+        transaction.execute(_WRITE_SUBMISSION, (number, changes["submission"]))
+    if "history" in changes:
+        transaction.execute(_WRITE_HISTORY, (number, parts.encode_history(changes["history"])))
+    if changes.get("error") is not None:
+        transaction.execute(_WRITE_ERROR, (number, parts.encode_error(changes["error"])))
+    elif "error" in changes and (job.attempt != 1 or job.state is not JobState.IN_PROGRESS):
+        # Nearly all completions are of first attempts, which have no error before them.
+        transaction.execute(_CLEAR_ERROR, (number,))
 
 
 _TEXTS: Final = ("id", "type", "user_id", "worker_id", "cancel_reason")
 
 _SET_ASIDE: Final = """
 UPDATE job SET state = 'failed', score = ?, update_time = ?, finish_time = ?, version = version + 1,
-    revision = revision + 1, retry = ?, type = ?, user_id = ?, worker_id = ?, cancel_reason = ?, token = NULL,
+    revision = revision + 1, retry = NULL, type = ?, user_id = ?, worker_id = ?, cancel_reason = ?, token = NULL,
     acknowledged = 0, lease_expire_time = NULL, limit_time = NULL, outcome = NULL, end_time = NULL, progress = NULL
 WHERE number = ?
 """
+_WRITE_DETAIL: Final = "INSERT OR REPLACE INTO detail VALUES (?, ?, ?)"
 
 
 def _set_aside(transaction: Transaction, number: int) -> None:
@@ -113,9 +132,8 @@ def _set_aside(transaction: Transaction, number: int) -> None:
     state = JobState(state_text)
     now = transaction.now
     purge_time = now + DEFAULT_RETENTION[JobState.FAILED]  # its own may be zero, and somebody should see it
-    retry = parts.encode_retry(RetryPolicy())
     changed = (texts[name] for name in _TEXTS if name != "id")
-    transaction.execute(_SET_ASIDE, (purge_time, now, now, retry, *changed, number))
+    transaction.execute(_SET_ASIDE, (purge_time, now, now, *changed, number))
     error = JobError(CORRUPT_JOB, "the stored record of this job could not be read; its payload may be intact")
     transaction.execute(_WRITE_DETAIL, (number, parts.encode_error(error), _readable_history(transaction, number)))
     transaction.counted(queue, state, JobState.FAILED)
@@ -134,4 +152,4 @@ def _readable_history(transaction: Transaction, number: int) -> str:
 
 
 def jobs_of(found: Iterable[Stored]) -> list[Job]:
-    return [codec.job_of(fields) for _, fields in found]
+    return [job for _, job in found]

@@ -12,23 +12,44 @@ from weakref import WeakSet
 
 import apsw
 
+from jobwire_server.domain.filter import JobFilter, Position
+from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, NewJob
-from jobwire_server.domain.move import Move
+from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.store.base import (
+    SCAN,
     ClaimRequest,
     Claims,
+    Counts,
     Created,
+    Found,
     Hints,
     Moved,
+    QueuePut,
+    Queues,
     Renewal,
     Renewed,
     Snapshot,
     StoreInfo,
     StoreUnavailable,
     WorkerInfo,
+    Workers,
 )
 from jobwire_server.store.listener import Listener
-from jobwire_server.store.sqlite import claim, codec, create, move, opening, renew, rows, sweep
+from jobwire_server.store.sqlite import (
+    claim,
+    create,
+    delete,
+    find,
+    move,
+    opening,
+    queues,
+    renew,
+    rows,
+    sweep,
+    workers,
+)
 from jobwire_server.store.sqlite.codec import UNREADABLE
 from jobwire_server.store.sqlite.lane import Lane
 from jobwire_server.store.sqlite.transaction import Transaction
@@ -178,13 +199,16 @@ class SqliteStore:
 
     async def get(self, job_ids: Sequence[str]) -> Snapshot:
         def read(transaction: Transaction) -> Snapshot:
-            found = (rows.read(transaction, job_id) for job_id in job_ids)
-            return Snapshot(transaction.now, [None if stored is None else codec.job_of(stored[1]) for stored in found])
+            found = rows.read(transaction, job_ids, whole=True)
+            return Snapshot(transaction.now, [found[job_id][1] if job_id in found else None for job_id in job_ids])
 
-        try:
-            return await self._open_lane(self._reader).call(read, weight=len(job_ids))
-        except UNREADABLE:
-            return await self._write(read, weight=len(job_ids))  # which sets aside what cannot be read
+        return await self._read(read, weight=len(job_ids))
+
+    async def find(self, wanted: JobFilter, *, after: Position | None = None, limit: int) -> Found:
+        return await self._read(lambda transaction: find.find(transaction, wanted, after, limit), weight=SCAN)
+
+    async def count(self, wanted: JobFilter, *, after: Position | None = None) -> Counts:
+        return await self._read(lambda transaction: find.count(transaction, wanted, after), weight=SCAN)
 
     async def claim(self, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
         weight = sum(len(request.tokens) for request in requests)
@@ -192,6 +216,9 @@ class SqliteStore:
 
     async def move(self, moves: Sequence[Move]) -> list[Moved]:
         return await self._write(lambda transaction: move.move(transaction, moves), weight=len(moves))
+
+    async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:
+        return await self._write(lambda transaction: delete.delete(transaction, deletions), weight=len(deletions))
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[Renewed]:
         return await self._write(lambda transaction: renew.renew(transaction, renewals), weight=len(renewals))
@@ -214,6 +241,19 @@ class SqliteStore:
     async def purge(self, *, limit: int) -> int:
         return await self._write(lambda transaction: sweep.purge(transaction, limit), weight=limit)
 
+    async def put_queue(
+        self, name: str, changes: QueueChanges, *, revision: int | None = None, create: bool = False
+    ) -> QueuePut:
+        return await self._write(
+            lambda transaction: queues.put(transaction, name, changes, revision=revision, create=create)
+        )
+
+    async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
+        return await self._read(lambda transaction: queues.queues(transaction, names, after, limit), weight=limit)
+
+    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000) -> Workers:
+        return await self._read(lambda transaction: workers.workers(transaction, ids, after, limit), weight=limit)
+
     async def beat(self, worker: WorkerInfo) -> bool:
         return await self._write(lambda transaction: renew.beat(transaction, worker))
 
@@ -232,6 +272,14 @@ class SqliteStore:
         self._swept = transaction.now
 
     # --- within ---------------------------------------------------------------------------------------------
+
+    async def _read(self, run: Callable[[Transaction], T], *, weight: int) -> T:
+        """In the reader's lane, so that no claim waits for it; only what meets a record that cannot be read goes to the
+        writer, which sets that aside."""
+        try:
+            return await self._open_lane(self._reader).call(run, weight=weight)
+        except UNREADABLE:
+            return await self._write(run, weight=weight)
 
     async def _write(self, run: Callable[[Transaction], T], *, weight: int = 1, needs_room: bool = False) -> T:
         return await self._open_lane(self._writer).call(run, weight=weight, needs_room=needs_room)

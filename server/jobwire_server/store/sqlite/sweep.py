@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from jobwire_server.domain.job import MINUTE, JobState
-from jobwire_server.store.base import Snapshot
+from jobwire_server.domain.queue import FORGOTTEN_AFTER
+from jobwire_server.store.base import WORKER_FORGOTTEN_AFTER, Snapshot
 from jobwire_server.store.sqlite import rows
 from jobwire_server.store.sqlite.transaction import Transaction
 
@@ -67,25 +68,45 @@ DELETE FROM request WHERE key IN (
 )
 """
 
+_FORGOTTEN: Final = 100
+"""Queues, and workers, that one purge forgets at most."""
+
+_FORGET_QUEUES: Final = """
+DELETE FROM queue WHERE name IN (
+    SELECT name FROM queue WHERE revision = 0 AND max(last_queue_time, create_time) <= ?
+        AND NOT EXISTS (SELECT 1 FROM job INDEXED BY job_by_state WHERE job.queue = queue.name)
+    LIMIT ?
+) RETURNING name
+"""
+_FORGET_COUNTS: Final = "DELETE FROM queue_count WHERE queue = ?"
+
+_FORGET_WORKERS: Final = """
+DELETE FROM worker WHERE id IN (
+    SELECT id FROM worker INDEXED BY worker_by_beat WHERE last_beat <= ? AND NOT EXISTS (
+        SELECT 1 FROM job INDEXED BY job_by_worker WHERE worker_id = worker.id AND state = 'in_progress'
+    ) LIMIT ?
+)
+"""
+
 
 def promote(transaction: Transaction, limit: int) -> int:
     now = transaction.now
-    due = rows.select(transaction, _DUE, (now, limit))
+    due = rows.select(transaction, _DUE, (now, limit), whole=False)
+    changed = []
     for stored in due:
-        fields = stored[1]
-        queue_time, score = transaction.enter(
-            fields["queue"], queue_time=fields["queue_time"], priority=fields["priority"]
-        )
+        job = stored[1]
+        queue_time, score = transaction.enter(job.queue, queue_time=job.queue_time, priority=job.priority)
         changes = {
             "state": JobState.QUEUED,
             "score": score,
             "queue_time": queue_time,
-            "version": fields["version"] + 1,
-            "revision": fields["revision"] + 1,
+            "version": job.version + 1,
+            "revision": job.revision + 1,
             "update_time": now,
         }
-        rows.write(transaction, stored, changes)
-        transaction.counted(fields["queue"], JobState.SCHEDULED, JobState.QUEUED)
+        changed.append((stored, changes))
+        transaction.counted(job.queue, JobState.SCHEDULED, JobState.QUEUED)
+    rows.write(transaction, changed)
     return len(due)
 
 
@@ -114,4 +135,15 @@ def purge(transaction: Transaction, limit: int) -> int:
         transaction.counted(queue, JobState(state), None, number)
     purged = removed.total()
     transaction.execute(_FORGET, (now, limit - purged))
-    return purged + transaction.connection.changes()
+    purged += transaction.connection.changes()
+    _forget(transaction)
+    return purged
+
+
+def _forget(transaction: Transaction) -> None:
+    """Queues and workers that nobody has used for long."""
+    transaction.flush()  # what other calls of this transaction have just used is no older than it
+    forgotten = transaction.execute(_FORGET_QUEUES, (transaction.now - FORGOTTEN_AFTER, _FORGOTTEN)).fetchall()
+    if forgotten:
+        transaction.executemany(_FORGET_COUNTS, forgotten)
+    transaction.execute(_FORGET_WORKERS, (transaction.now - WORKER_FORGOTTEN_AFTER, _FORGOTTEN))

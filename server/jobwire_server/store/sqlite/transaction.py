@@ -1,22 +1,23 @@
 """What all calls of one transaction share: the time, the queues and workers they touch, the counts, the hints.
 
 It lives as long as the transaction and nothing of it survives a rollback, so that Python never believes what the file
-does not say. What many calls change together (counts, a queue's last time, a worker's account) is written once, by
-`flush`.
+does not say. What many calls change together (counts, a queue's row, a worker's account) is written once, by `flush`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import apsw
 
 from jobwire_server.domain.job import JobState
-from jobwire_server.domain.queue import DEFAULT_AGEING, Queue, next_queue_time, rank
+from jobwire_server.domain.queue import Queue, next_queue_time, rank
 from jobwire_server.store.base import Hints, WorkerInfo, WorkerNotice
 from jobwire_server.store.sqlite.codec import encode_texts
+
+_LAST_NUMBER: Final = "SELECT max(number) FROM job"
 
 _COUNT: Final = "SELECT n FROM queue_count WHERE queue = ? AND state = ?"
 
@@ -24,12 +25,13 @@ _ADD_COUNT: Final = (
     "INSERT INTO queue_count (queue, state, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
 )
 
-_QUEUE: Final = "SELECT paused, ageing, retention, max_in_flight, last_queue_time FROM queue WHERE name = ?"
-
-_WRITE_QUEUE: Final = (
-    "INSERT INTO queue (name, ageing, last_queue_time) VALUES (?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET last_queue_time = excluded.last_queue_time"
+_QUEUE_COLUMNS: Final = (
+    "paused, ageing, retention, max_in_flight, create_time, update_time, revision, last_queue_time, name"
 )
+
+_QUEUE: Final = f"SELECT {_QUEUE_COLUMNS} FROM queue WHERE name = ?"
+
+_WRITE_QUEUE: Final = f"INSERT OR REPLACE INTO queue ({_QUEUE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _HELD: Final = "SELECT count(*) FROM job INDEXED BY job_by_worker WHERE worker_id = ? AND state = 'in_progress'"
 
@@ -58,10 +60,11 @@ ON CONFLICT DO UPDATE SET
 
 @dataclass(slots=True)
 class QueueRow:
-    """A queue as this transaction has it; one that is not stored yet has the defaults."""
+    """A queue as this transaction has it; one that does not exist has the defaults."""
 
     settings: Queue
     last_queue_time: int = 0
+    exists: bool = False
     changed: bool = False
 
 
@@ -90,6 +93,7 @@ class Transaction:
         """One time for all its calls: they become visible together."""
         self.recovered_at = recovered_at
         self.expired_seen = False
+        self._number: int | None = None
         self._queues: dict[str, QueueRow] = {}
         self._counts: dict[tuple[str, JobState], int] = {}
         self._added: Counter[tuple[str, JobState]] = Counter()
@@ -101,19 +105,28 @@ class Transaction:
         self._cancels: list[WorkerNotice] = []
         self._lost: list[WorkerNotice] = []
 
+    # --- jobs -----------------------------------------------------------------------------------------------
+
+    def next_number(self) -> int:
+        """For the next new job."""
+        if self._number is None:
+            self._number = self.execute(_LAST_NUMBER).get or 0
+        self._number += 1
+        return self._number
+
     # --- queues ---------------------------------------------------------------------------------------------
 
     def queue(self, name: str) -> QueueRow:
         row = self._queues.get(name)
         if row is None:
             found = self.execute(_QUEUE, (name,)).fetchone()
-            row = QueueRow(Queue(name=name)) if found is None else _queue_row(name, found)
+            row = QueueRow(Queue(name=name)) if found is None else _queue_row(found)
             self._queues[name] = row
         return row
 
     def enter(self, queue: str, *, queue_time: int | None, priority: int) -> tuple[int, int]:
         """The (queue_time, rank) with which a job enters its queue; it keeps a queue_time that it has."""
-        row = self.queue(queue)
+        row = self.add_queue(queue)
         if queue_time is None:
             queue_time = row.last_queue_time = next_queue_time(self.now, row.last_queue_time)
             row.changed = True
@@ -138,10 +151,27 @@ class Transaction:
             self._added[queue, entered] += number
         if entered is JobState.QUEUED:
             self._queued[queue] += number
+        elif left is JobState.IN_PROGRESS and self.queue(queue).settings.max_in_flight is not None:
+            # Under a ceiling it made room for any worker, not only for the one that had it.
+            self.tell_claimable(queue, min(number, self.claimable(queue)))
 
-    def add_queue(self, name: str) -> None:
-        """A queue exists from its first job on."""
-        self.queue(name).changed = True
+    def claimable(self, queue: str) -> int:
+        """How many more of its jobs may be IN_PROGRESS, as far as there are some."""
+        settings = self.queue(queue).settings
+        if settings.paused:
+            return 0
+        waiting = self.count(queue, JobState.QUEUED)
+        if settings.max_in_flight is None:
+            return waiting
+        return max(0, min(waiting, settings.max_in_flight - self.count(queue, JobState.IN_PROGRESS)))
+
+    def add_queue(self, name: str) -> QueueRow:
+        """A queue exists from its first job or first setting on."""
+        row = self.queue(name)
+        if not row.exists:
+            row.settings = replace(row.settings, create_time=self.now, update_time=self.now)
+            row.exists = row.changed = True
+        return row
 
     # --- workers --------------------------------------------------------------------------------------------
 
@@ -208,6 +238,11 @@ class Transaction:
 
     # --- hints ----------------------------------------------------------------------------------------------
 
+    def tell_claimable(self, queue: str, number: int) -> None:
+        """That many more of its jobs may be claimed than before."""
+        if number > 0:
+            self._queued[queue] += number
+
     def tell_cancel(self, worker_id: str, job_id: str, fence: int, reason: str) -> None:
         self._cancels.append(WorkerNotice(worker_id, job_id, fence, reason))
 
@@ -231,22 +266,51 @@ class Transaction:
     # --- the end --------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Writes what the calls changed together; the last thing before the commit."""
+        """Writes what the calls changed together, and forgets it: whoever asks again reads it anew.
+
+        The last thing before the commit, and the first thing in a verb that looks into these tables itself.
+        """
         counts = [(queue, state, n) for (queue, state), n in self._added.items() if n]
         if counts:
             self.executemany(_ADD_COUNT, counts)
-        for name, row in self._queues.items():
-            if row.changed:
-                self.execute(_WRITE_QUEUE, (name, DEFAULT_AGEING, row.last_queue_time))
+        for queue_row in self._queues.values():
+            if queue_row.changed:
+                self.execute(_WRITE_QUEUE, _queue_columns(queue_row))
         for worker in self._workers.values():
             if worker.changed:
                 self.execute(_WRITE_WORKER, _worker_columns(worker))
+        for read in (self._added, self._counts, self._queues, self._workers):
+            read.clear()
 
 
-def _queue_row(name: str, found: Any) -> QueueRow:
-    paused, ageing, retention, max_in_flight, last_queue_time = found
-    settings = Queue(name=name, paused=bool(paused), ageing=ageing, retention=retention, max_in_flight=max_in_flight)
-    return QueueRow(settings, last_queue_time)
+def _queue_row(found: Any) -> QueueRow:
+    paused, ageing, retention, max_in_flight, create_time, update_time, revision, last_queue_time, name = found
+    settings = Queue(
+        name=name,
+        paused=bool(paused),
+        ageing=ageing,
+        retention=retention,
+        max_in_flight=max_in_flight,
+        create_time=create_time,
+        update_time=update_time,
+        revision=revision,
+    )
+    return QueueRow(settings, last_queue_time, exists=True)
+
+
+def _queue_columns(row: QueueRow) -> tuple[str | int | None, ...]:
+    settings = row.settings
+    return (
+        int(settings.paused),
+        settings.ageing,
+        settings.retention,
+        settings.max_in_flight,
+        settings.create_time,
+        settings.update_time,
+        settings.revision,
+        row.last_queue_time,
+        settings.name,
+    )
 
 
 def _worker_columns(row: WorkerRow) -> tuple[str | int, ...]:

@@ -4,7 +4,7 @@
 -- Returns: JSON {claimed: list of [outcome, held, jobs], remaining}.
 -- Keeps: no worker holds more than its max_in_flight; expired jobs are looked past, a few; sent again, the call answers
 --   what its tokens took and takes nothing more.
---!include call rows changes fields names places outage hints queues workers flush claiming leasing
+--!include call rows changes fields names places outage hints queues workers flush leasing claiming
 local name, requests = ARGS[1], ARGS[2]
 local settings = queue(name)
 local waiting = redis.call('ZCARD', index(name, 'queued'))
@@ -36,10 +36,11 @@ local function grant(request)
 end
 
 local function hand_out(head, each, request)
+    local terms = each.limit > 0 and terms_of(request)
     while #each.jobs < each.limit and taken < #head do
         taken = taken + 1
-        lease(head[taken], request, request.tokens[#each.jobs + 1])
-        each.jobs[#each.jobs + 1] = head[taken].id
+        lease(head[taken], terms, request.tokens[#each.jobs + 1])
+        each.jobs[#each.jobs + 1] = head[taken]
     end
     if each.outcome == 'ok' then
         held[request.worker_id] = held[request.worker_id] - each.limit + #each.jobs
@@ -60,14 +61,16 @@ else
         hand_out(head, each, requests[i])
     end
 end
-local change, told = flush()
+local change, told = flush(taken > 0)
+write_leased()
+encode_leased()
 local claimed, ids = {}, {}
 for i, each in ipairs(grants) do
-    local jobs = {}
-    for n, id in ipairs(each.jobs) do
-        jobs[n] = encoded(rows[id])
+    local jobs, own_ids = {}, {}
+    for n, job in ipairs(each.jobs) do
+        jobs[n], own_ids[n] = job.encoded or encoded(job), job.id
     end
-    ids[i] = each.jobs
+    ids[i] = own_ids
     claimed[i] = encoded_list({ cjson.encode(each.outcome), held_by(requests[i].worker_id), encoded_list(jobs) })
 end
 remember(done or ids, taken > 0)

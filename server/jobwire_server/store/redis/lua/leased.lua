@@ -3,7 +3,7 @@
 -- Guard: claimed longer ago than asked.
 -- Returns: JSON list of jobs, oldest first.
 -- Keeps: everything. An operator's question: it looks at every worker.
---!include call rows changes fields names places outage sweeping
+--!include call rows changes fields names places outage order sweeping
 local longer_than, limit, names = tonumber(ARGS[1]), ARGS[2], ARGS[3]
 local named = chosen(names)
 local before, found = '(' .. text(NOW - longer_than), {}
@@ -13,6 +13,7 @@ for _, id in ipairs(redis.call('SMEMBERS', TAG .. WORKERS)) do
     load(ids)
     for _, job_id in ipairs(ids) do
         local row = rows[job_id]
+        if row then check_state(row.fields.state) end
         if row and row.fields.state == 'in_progress' and (not named or named[row.fields.queue]) then
             found[#found + 1] = row
         end

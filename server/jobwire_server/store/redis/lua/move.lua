@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Judges each Move's guard and applies it, in order.
 -- Guard: domain.guard.judge: operation, token, version, unacknowledged, overdue, as far as the Move sets them.
--- Returns: JSON list of [outcome, job or false].
+-- Returns: JSON list of [outcome, standing or null], or [outcome, null, job or false] when it was refused.
 -- Keeps: a repeated operation writes nothing; a job stands in one state index; whatever ends a lease frees its credit.
 --!include call rows changes fields names places outage hints queues workers flush holder moving
 local done = done_before()
@@ -49,7 +49,12 @@ for i, move in ipairs(moves) do
         end
     end
     outcomes[i] = outcome
-    answers[i] = '["' .. outcome .. '",' .. encoded(rows[id]) .. ']'
+    row = rows[id]
+    if outcome == 'ok' then
+        answers[i] = row and '["ok",' .. standing(row.fields) .. ']' or '["ok",null]'
+    else
+        answers[i] = '["' .. outcome .. '",null,' .. encoded(row) .. ']'
+    end
 end
 local change, told = flush()
 remember(outcomes, matters and not done)

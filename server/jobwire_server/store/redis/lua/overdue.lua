@@ -3,7 +3,7 @@
 -- Guard: none; whoever decides on them carries its own.
 -- Returns: JSON list of jobs.
 -- Keeps: notes that somebody sweeps; leases that wait out an outage do not hide those that need not.
---!include call rows changes fields names places outage sweeping
+--!include call rows changes fields names places outage order sweeping
 local limit, names = ARGS[1], ARGS[2]
 local LOOKED_AT_MOST = 20 * limit -- leases that wait out an outage are many, and a script holds up everybody
 local found = {}
@@ -16,7 +16,9 @@ local function due_leases(name)
         load(ids)
         for _, id in ipairs(ids) do
             local row = rows[id]
-            if row and row.fields.state == 'in_progress' and is_overdue(row.fields) and due < limit then
+            if row and row.fields.state ~= 'in_progress' then
+                check_state(row.fields.state)
+            elseif row and is_overdue(row.fields) and due < limit then
                 found[#found + 1] = row
                 due = due + 1
             end
@@ -35,7 +37,9 @@ local function expired(named, room)
         load(ids)
         for _, id in ipairs(ids) do
             local row = rows[id]
-            if row and #waiting < room and (not named or named[row.fields.queue]) then
+            -- An entry that somebody left there must not stop the sweep.
+            local expires = row and expiry_of(row.fields.state, row.fields)
+            if expires and #waiting < room and (not named or named[row.fields.queue]) then
                 waiting[#waiting + 1] = row
             end
         end

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Moves SCHEDULED jobs whose time has come to QUEUED, in all queues.
--- Guard: due now.
+-- Guard: due now, and no other server that has just done it.
 -- Returns: JSON number of jobs moved.
 -- Keeps: each queue is entered in the order of the due times.
---!include call rows changes fields names places outage hints queues workers flush
-local limit, promoted = ARGS[1], 0
+--!include call rows changes fields names places outage hints queues workers flush turns
+local limit, server, promoted = ARGS[1], ARGS[2], 0
 
 local function promote(row)
     local fields = row.fields
@@ -21,6 +21,9 @@ local function promote(row)
     tell_count('queued', fields.queue, 1)
 end
 
+if is_done('promote', server) then
+    return answer('', '', '0')
+end
 for _, name in ipairs(redis.call('SMEMBERS', TAG .. QUEUES)) do
     if promoted == limit then
         break
@@ -33,9 +36,11 @@ for _, name in ipairs(redis.call('SMEMBERS', TAG .. QUEUES)) do
             promote(rows[id])
             promoted = promoted + 1
         else
+            if rows[id] then check_state(rows[id].fields.state) end
             place(key, id, false)
         end
     end
 end
 local change, told = flush()
+note_done('promote', server, promoted == limit)
 return answer(change, told, text(promoted))

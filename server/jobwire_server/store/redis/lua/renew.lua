@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Extends each lease that is still held under its token; the first renewal acknowledges the delivery.
 -- Guard: IN_PROGRESS under this token.
--- Returns: JSON list of [outcome, remaining, job or false].
+-- Returns: JSON list of ["ok", remaining, cancel_reason or false, standing], or [outcome].
 -- Keeps: no renewal passes limit_time; a mere renewal leaves the version alone.
 --!include call rows changes fields names places outage hints queues workers flush
 local function acknowledge(row)
@@ -45,14 +45,16 @@ for i, renewal in ipairs(ARGS) do
 end
 load(ids)
 for i, renewal in ipairs(ARGS) do
-    local row, outcome, remaining = rows[renewal[1]], 'gone', 0
-    if row then
-        outcome = 'lost'
-        if row.fields.state == 'in_progress' and row.fields.token == renewal[2] then
-            outcome, remaining = 'ok', renew(row, renewal[3])
-        end
+    local row = rows[renewal[1]]
+    if not row then
+        answers[i] = '["gone"]'
+    elseif row.fields.state == 'in_progress' and row.fields.token == renewal[2] then
+        local remaining, fields = text(renew(row, renewal[3])), row.fields
+        local reason = fields.cancel_requested and cjson.encode(fields.cancel_reason or '') or 'false'
+        answers[i] = '["ok",' .. remaining .. ',' .. reason .. ',' .. standing(fields) .. ']'
+    else
+        answers[i] = '["lost"]'
     end
-    answers[i] = encoded_list({ cjson.encode(outcome), text(remaining), encoded(row) })
 end
 local change, told = flush()
 return answer(change, told, encoded_list(answers))

@@ -7,7 +7,8 @@ local texts = {}
 local function text(number)
     local known = texts[number]
     if not known then
-        known = string.format('%.0f', number)
+        assert(number == number, 'not a number')
+        known = string.format('%d', number)
         texts[number] = known
     end
     return known

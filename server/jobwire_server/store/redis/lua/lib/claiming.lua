@@ -19,17 +19,15 @@ end
 
 -- Up to `limit` jobs from the head that are not expired, and how many expired ones were seen.
 local function alive(name, limit)
-    local ids = redis.call('ZRANGE', index(name, 'queued'), 0, limit - 1)
     local found, expired = {}, 0
-    load(ids)
-    for _, id in ipairs(ids) do
-        local row = rows[id]
-        if not row or row.fields.state ~= 'queued' then
+    for _, id in ipairs(redis.call('ZRANGE', index(name, 'queued'), 0, limit - 1)) do
+        local job = waiting_job(id)
+        if not job then
             place(index(name, 'queued'), id, false) -- an entry of no job must not hold up the queue
-        elseif is_expired(row.fields) then
+        elseif is_expired(job.fields) then
             expired = expired + 1
         else
-            found[#found + 1] = row
+            found[#found + 1] = job
         end
     end
     return found, expired
@@ -45,4 +43,22 @@ local function head_of(name, wanted)
         found, expired = alive(name, wanted + LOOK_PAST)
     end
     return found, expired
+end
+
+-- What these tokens took when the call was sent before.
+local function taken_before(done, requests, grants)
+    for i, request in ipairs(requests) do
+        local jobs, is_own = {}, {}
+        for _, token in ipairs(request.tokens) do
+            is_own[token] = true
+        end
+        load(done[i])
+        for _, id in ipairs(done[i]) do
+            local row = rows[id]
+            if row and row.fields.state == 'in_progress' and is_own[row.fields.token] then
+                jobs[#jobs + 1] = row
+            end
+        end
+        grants[i] = { outcome = #jobs > 0 and 'ok' or may_claim(request), limit = 0, jobs = jobs }
+    end
 end

@@ -42,10 +42,10 @@ local function write_row(row)
     end
 end
 
--- Writes all and answers (change, hints) as `ring` does.
-local function flush()
+-- Writes all and answers (change, hints) as `ring` does. `has_changed`: jobs were, beside those in `rows`.
+local function flush(has_changed)
     write_places()
-    local has_changed = #removed > 0
+    has_changed = has_changed or #removed > 0
     for _, row in pairs(rows) do
         if row then
             write_row(row)
@@ -56,6 +56,7 @@ local function flush()
     call_with('UNLINK', nil, gone, 1)
     write_queues()
     write_workers()
+    tell_freed_slots()
     return ring(has_changed)
 end
 

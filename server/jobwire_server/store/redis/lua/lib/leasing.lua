@@ -1,52 +1,105 @@
--- How a job is leased, and what a call that is sent again had leased.
-local function lease(row, request, token)
-    local fields, is_acknowledged = row.fields, request.delivery_timeout == '0'
-    local from_expiry = expiry_of('queued', fields)
-    local limit_time, ends = false, NOW + tonumber(request.delivery_timeout)
-    if is_acknowledged then
-        ends = NOW + tonumber(request.lease_duration)
-        if fields.execution_timeout then
-            limit_time = NOW + tonumber(fields.execution_timeout)
-            ends = math.min(ends, limit_time)
-        end
-        set(row, 'acknowledged', '1')
-        set(row, 'return_count', false)
-        set(row, 'start_time', fields.start_time or NOW_TEXT)
+-- How jobs are leased. A job at the head is { id, stored, fields, own }: its fields as they are stored (name, value, …)
+-- and by name, and what the lease writes that is its own.
+local leased = {}
+
+-- nil: it is not QUEUED.
+local function waiting_job(id)
+    local fields, stored = fields_of(id)
+    if fields then
+        check_state(fields.state)
     end
-    row.has_changed = true
-    set(row, 'state', 'in_progress')
-    set(row, 'score', text(ends))
-    count_up(row, 'version')
-    count_up(row, 'revision')
-    set(row, 'update_time', NOW_TEXT)
-    set(row, 'attempt', text((fields.attempt or 0) + 1))
-    set(row, 'token', token)
-    set(row, 'fence', text(math.max((fields.fence or 0) + 1, NOW)))
-    set(row, 'worker_id', request.worker_id)
-    set(row, 'claim_time', NOW_TEXT)
-    set(row, 'lease_duration', request.lease_duration)
-    set(row, 'limit_time', limit_time and text(limit_time))
-    set(row, 'outcome', false)
-    set(row, 'end_time', false)
-    set(row, 'progress', false)
-    placed(row, 'queued', from_expiry)
-    place(leases_of(request.worker_id), row.id, NOW_TEXT)
+    return fields and fields.state == 'queued' and { id = id, stored = stored, fields = fields } or nil
 end
 
--- What these tokens took when the call was sent before.
-local function taken_before(done, requests, grants)
-    for i, request in ipairs(requests) do
-        local jobs, is_own = {}, {}
-        for _, token in ipairs(request.tokens) do
-            is_own[token] = true
+-- What the jobs of one request have in common, put together once.
+local function terms_of(request)
+    local is_acknowledged = request.delivery_timeout == '0'
+    local said = { 'state', 'in_progress', 'update_time', NOW_TEXT, 'worker_id', request.worker_id,
+        'claim_time', NOW_TEXT, 'lease_duration', request.lease_duration }
+    if is_acknowledged then
+        said[11], said[12] = 'acknowledged', '1'
+    end
+    return {
+        is_acknowledged = is_acknowledged,
+        ends = NOW + tonumber(is_acknowledged and request.lease_duration or request.delivery_timeout),
+        said = said,
+        as_text = table.concat(said, '\0'),
+        leases = leases_of(request.worker_id),
+    }
+end
+
+-- Whatever an earlier attempt has left in the row goes. Only a job that came back has any.
+local LEFT = { 'outcome', 'end_time', 'limit_time', 'progress' }
+local function clear(job)
+    load({ job.id })
+    for _, field in ipairs(LEFT) do
+        set(rows[job.id], field, false)
+    end
+    job.is_cleared = true
+end
+
+local function lease(job, terms, token)
+    local fields, ends = job.fields, terms.ends
+    if fields.outcome or fields.end_time or fields.limit_time or fields.beside then
+        clear(job)
+    end
+    local own = { 'token', token, 'version', (fields.version or 1) + 1, 'revision', (fields.revision or 1) + 1,
+        'attempt', (fields.attempt or 0) + 1, 'fence', text(math.max((fields.fence or 0) + 1, NOW)) }
+    if terms.is_acknowledged then
+        own[11], own[12] = 'start_time', fields.start_time or NOW_TEXT
+        if fields.execution_timeout then
+            local limit_time = NOW + tonumber(fields.execution_timeout)
+            ends = math.min(ends, limit_time)
+            own[13], own[14] = 'limit_time', text(limit_time)
         end
-        load(done[i])
-        for _, id in ipairs(done[i]) do
-            local row = rows[id]
-            if row and row.fields.state == 'in_progress' and is_own[row.fields.token] then
-                jobs[#jobs + 1] = id
-            end
+    end
+    local at, score = #own, text(ends)
+    own[at + 1], own[at + 2] = 'score', score
+    job.own, job.terms = own, terms
+    leased[#leased + 1] = job
+    place(index(fields.queue, 'queued'), job.id, false)
+    place(index(fields.queue, 'in_progress'), job.id, score)
+    place(terms.leases, job.id, NOW_TEXT)
+    if fields.expire_time and not fields.start_time then
+        place(TAG .. EXPIRY, job.id, false)
+    end
+end
+
+-- After the flush, which has looked whether the indices can be written.
+local function write_leased()
+    for _, job in ipairs(leased) do
+        local key, own, said = TAG .. JOB .. job.id, job.own, job.terms.said
+        job.as_text = table.concat(own, '\0') .. '\0' .. job.terms.as_text
+        local at = #own
+        for i = 1, #said do
+            own[at + i] = said[i]
         end
-        grants[i] = { outcome = #jobs > 0 and 'ok' or may_claim(request), limit = 0, jobs = jobs }
+        redis.call('HSET', key, unpack(own))
+        if job.terms.is_acknowledged and job.fields.return_count then
+            redis.call('HDEL', key, 'return_count')
+            job.as_text = job.as_text .. '\0return_count\0'
+        end
+    end
+end
+
+-- The jobs of this call as `encoded` has them; what stands beside the hashes is read in one go.
+local function encode_leased()
+    local keys = {}
+    for i, job in ipairs(leased) do
+        keys[i] = TAG .. SPEC .. job.id
+    end
+    local specs = mget(keys)
+    for i, job in ipairs(leased) do
+        local beside, detail, result = job.fields.beside, '', false
+        if job.is_cleared then
+            job.fields, job.stored = fields_of(job.id)
+            beside = job.fields.beside
+        end
+        if beside then
+            detail = redis.call('GET', TAG .. DETAIL .. job.id) or ''
+            result = string.find(beside, 'r', 1, true) and redis.call('GET', TAG .. RESULT .. job.id)
+        end
+        local fields = table.concat(job.stored, '\0') .. '\0' .. job.as_text
+        job.encoded = encoded_parts(job.id, fields, detail, specs[i] or '', result)
     end
 end

@@ -14,7 +14,7 @@ local function stand(row, was_ended, to, lease_ends)
         set(row, 'queue_time', queue_time)
         set(row, 'score', score)
     elseif to == 'scheduled' then
-        set(row, 'score', fields.schedule_time)
+        set(row, 'score', text(tonumber(fields.schedule_time)))
     elseif to == 'in_progress' then
         local score = math.min(lease_ends, tonumber(fields.limit_time or lease_ends))
         set(row, 'lease_expire_time', score < lease_ends and text(lease_ends))
@@ -32,8 +32,8 @@ end
 local function apply(row, shape, operation, submission, result)
     local fields, to = row.fields, shape.to
     local from, old_expiry = fields.state, expiry_of(fields.state, fields)
-    local old = { id = row.id, worker_id = fields.worker_id, fence = fields.fence, claim_time = fields.claim_time,
-        acknowledged = fields.acknowledged, cancel_reason = fields.cancel_reason }
+    local old = { id = row.id, queue = fields.queue, worker_id = fields.worker_id, fence = fields.fence,
+        claim_time = fields.claim_time, acknowledged = fields.acknowledged, cancel_reason = fields.cancel_reason }
     local lease_ends = from == 'in_progress' and lease_end(fields)
     for field, value in pairs(shape.changes) do
         set(row, field, value)

@@ -1,5 +1,6 @@
--- Queues as this call has them: settings, and the order in which jobs enter.
+-- Queues as this call has them: settings, the order in which jobs enter, and the room below a ceiling.
 local queues = {}
+local freed_slots = {} -- queue with a ceiling -> how many of its jobs left IN_PROGRESS for good
 
 local function queue(name)
     local found = queues[name]
@@ -37,8 +38,39 @@ local function write_queues()
         if each.changed then
             if each.is_new then
                 redis.call('SADD', TAG .. QUEUES, name)
+                redis.call('HSET', TAG .. QUEUE .. name, 'create_time', NOW_TEXT)
             end
             redis.call('HSET', TAG .. QUEUE .. name, 'last_queue_time', text(each.last))
+        end
+    end
+end
+
+-- How many more of its jobs may be claimed, as the indices are.
+local function claimable(name)
+    local settings = queue(name)
+    if settings.paused then
+        return 0
+    end
+    local waiting = redis.call('ZCARD', index(name, 'queued'))
+    if not settings.max_in_flight then
+        return waiting
+    end
+    return math.max(0, math.min(waiting, settings.max_in_flight - redis.call('ZCARD', index(name, 'in_progress'))))
+end
+
+-- Below a ceiling the end of a lease makes room for any worker, not only for the one that had it.
+local function slot_freed(name)
+    if queue(name).max_in_flight then
+        freed_slots[name] = (freed_slots[name] or 0) + 1
+    end
+end
+
+-- When the indices are written.
+local function tell_freed_slots()
+    for name, number in pairs(freed_slots) do
+        local more = math.min(number, claimable(name))
+        if more > 0 then
+            tell_count('queued', name, more)
         end
     end
 end

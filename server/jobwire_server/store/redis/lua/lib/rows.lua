@@ -9,16 +9,34 @@ local function room_for_fields()
         fence = nil, worker_id = nil, claim_time = nil, lease_duration = nil }
 end
 
-local function read(id)
-    local flat = redis.call('HGETALL', TAG .. JOB .. id)
-    if #flat == 0 then
-        return false
+-- A job's hash as it is stored (name, value, …) and by name; nil when there is none.
+local function fields_of(id)
+    local stored = redis.call('HGETALL', TAG .. JOB .. id)
+    if #stored == 0 then
+        return nil
     end
     local fields = room_for_fields()
-    for i = 1, #flat, 2 do
-        fields[flat[i]] = flat[i + 1]
+    for i = 1, #stored, 2 do
+        fields[stored[i]] = stored[i + 1]
     end
-    return { id = id, fields = fields, spec = '', result = false, detail = false, put = {}, stored = flat }
+    return fields, stored
+end
+
+local function read(id)
+    local fields, stored = fields_of(id)
+    return fields
+        and { id = id, fields = fields, spec = '', result = false, detail = false, put = {}, stored = stored }
+        or false
+end
+
+local function mget(keys)
+    local values = {}
+    for first = 1, #keys, 900 do
+        for i, value in ipairs(redis.call('MGET', unpack(keys, first, math.min(first + 899, #keys)))) do
+            values[first + i - 1] = value
+        end
+    end
+    return values
 end
 
 -- Reads these jobs unless they have been. rows[id] is false when there is none, else: its fields by name, `spec`,
@@ -41,11 +59,9 @@ local function load(ids)
             end
         end
     end
-    for first = 1, #keys, 900 do
-        local last = math.min(first + 899, #keys)
-        for i, value in ipairs(redis.call('MGET', unpack(keys, first, last))) do
-            owners[first + i - 1][kinds[first + i - 1]] = value
-        end
+    local values = mget(keys)
+    for i, row in ipairs(owners) do
+        row[kinds[i]] = values[i]
     end
     for i, row in ipairs(owners) do
         row.spec = row.spec or ''

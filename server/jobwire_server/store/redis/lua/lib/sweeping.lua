@@ -19,7 +19,7 @@ end
 local function first_of(list, limit, field)
     table.sort(list, function(a, b)
         local x, y = tonumber(a.fields[field]), tonumber(b.fields[field])
-        return x < y or (x == y and a.id < b.id)
+        return x < y or (x == y and is_before(a.id, b.id))
     end)
     for i = #list, limit + 1, -1 do
         list[i] = nil

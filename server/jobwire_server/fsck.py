@@ -1,0 +1,101 @@
+"""What `jobwire fsck` says of an examination: to people, and to programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from jobwire_server.store.examination import Examination
+
+SHOWN: Final = 10
+"""Findings of one invariant that people are shown."""
+
+_BETWEEN: Final = 0.2
+"""Seconds between two changes of the progress line."""
+
+
+class ProgressLine:
+    """How far it has come, in one line on a terminal; nothing anywhere else."""
+
+    def __init__(self) -> None:
+        self._is_seen = sys.stderr.isatty()
+        self._next = time.monotonic() + _BETWEEN
+
+    def __call__(self, jobs: int) -> None:
+        if self._is_seen and (now := time.monotonic()) >= self._next:
+            self._next = now + _BETWEEN
+            self._write(f"{jobs:,} jobs read …")
+
+    def clear(self) -> None:
+        if self._is_seen:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
+def as_text(url: str, examination: Examination, seconds: float) -> str:
+    return "\n".join(_lines(url, examination, seconds))
+
+
+def as_json(url: str, examination: Examination, seconds: float) -> str:
+    """One object; `findings` are the first of each invariant, `count` is how many there were."""
+    return json.dumps(
+        {
+            "store": url,
+            "sound": not examination.broken,
+            "jobs": examination.jobs,
+            "states": {str(state): number for state, number in sorted(examination.states.items())},
+            "queues": examination.queues,
+            "workers": examination.workers,
+            "seconds": round(seconds, 3),
+            "broken": [
+                {
+                    "invariant": invariant.name,
+                    "sentence": str(invariant),
+                    "count": broken.number,
+                    "findings": list(broken.first),
+                }
+                for invariant, broken in examination.broken.items()
+            ],
+        },
+        indent=2,
+    )
+
+
+def _lines(url: str, examination: Examination, seconds: float) -> Iterator[str]:
+    seen = ", ".join(
+        _number(number, what)
+        for number, what in (
+            (examination.jobs, "job"),
+            (examination.queues, "queue"),
+            (examination.workers, "worker"),
+        )
+    )
+    seen = f"{seen}, read in {seconds:.1f} s"
+    if not examination.broken:
+        yield f"{url} is sound: {seen}"
+        return
+    yield f"{url}: {_number(len(examination.broken), 'invariant')} broken ({seen})"
+    for invariant, broken in examination.broken.items():
+        yield ""
+        yield f"{invariant} ({invariant.name}, {broken.number:,})"
+        shown = list(broken.first)[:SHOWN]
+        yield from (f"  {_printable(what)}" for what in shown)
+        if broken.number > len(shown):
+            yield f"  and {broken.number - len(shown):,} more"
+    yield ""
+    yield "docs/operations.md says of each what it means and what to do."
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _printable(text: str) -> str:
+    """What is damaged may be anything, and some of it would be an order to the terminal."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

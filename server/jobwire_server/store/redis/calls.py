@@ -1,0 +1,294 @@
+"""The verbs on jobs, as calls: domain values in, a Call out, whose `read` makes domain values of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from jobwire_server.domain import policy
+from jobwire_server.domain.guard import Outcome
+from jobwire_server.domain.job import ENDED, AttemptOutcome, JobState, NewJob, Verb
+from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.store.base import (
+    Claimed,
+    ClaimOutcome,
+    ClaimRequest,
+    Claims,
+    Created,
+    CreateOutcome,
+    Moved,
+    Renewal,
+    Renewed,
+    Snapshot,
+    Standing,
+)
+from jobwire_server.store.parts import to_json
+from jobwire_server.store.redis import codec
+from jobwire_server.store.redis.mending import suspects
+from jobwire_server.store.redis.scripts import Answer, Call, Jobs, script
+
+
+def get(job_ids: Sequence[str]) -> Call[Snapshot]:
+    return Call(script("get"), to_json(list(job_ids)), _snapshot, suspects=lambda: suspects(ids=job_ids))
+
+
+def create(jobs: Sequence[NewJob]) -> Call[list[Created]]:
+    arguments = [codec.encode_new(new) for new in jobs]
+
+    def read(answer: Answer) -> list[Created]:
+        stored = Jobs(answer.blob)
+        return [_created(new, made, stored, answer.now) for new, made in zip(jobs, answer.content(), strict=True)]
+
+    return Call(
+        script("create"),
+        to_json(arguments),
+        read,
+        b"".join([new.submission for new in jobs]),
+        lambda: suspects(
+            ids=[new.id for new in jobs],
+            requests=[new.request_key.hex() for new in jobs if new.request_key is not None],
+        ),
+    )
+
+
+def _created(new: NewJob, made: Sequence[Any], stored: Jobs, now: int) -> Created:
+    match made:
+        case [_, position, state, score, queue_time]:
+            standing = Standing(new.id, new.queue, codec.STATES[state], score, 1, 1, 0, 0, now, queue_time, None)
+            return Created(CreateOutcome.CREATED, new.id, position, standing)
+        case [outcome, job_id, position, found]:
+            job = stored.next(found)
+            if outcome == CreateOutcome.CREATED and job is not None:  # by this very call, when it was sent before
+                return Created(CreateOutcome.CREATED, job_id, position, Standing.of(job))
+            return Created(CreateOutcome(outcome), job_id, position, job=job)
+        case [outcome, job_id]:
+            return Created(CreateOutcome(outcome), job_id)
+    raise ValueError(f"an answer of {len(made)} parts")
+
+
+def claim(queue: str, requests: Sequence[ClaimRequest]) -> Call[Claims]:
+    arguments = [
+        queue,
+        [
+            {
+                "worker_id": request.worker_id,
+                "session": str(request.session),
+                "max_in_flight": request.max_in_flight,
+                "tokens": [token.hex() for token in request.tokens],
+                "lease_duration": str(request.lease_duration),
+                "delivery_timeout": str(request.delivery_timeout),
+            }
+            for request in requests
+        ],
+    ]
+
+    def read(answer: Answer) -> Claims:
+        content = answer.content()
+        stored = Jobs(answer.blob)
+        claimed = [
+            Claimed(ClaimOutcome(outcome), list(stored.every(jobs)), held) for outcome, held, jobs in content["claimed"]
+        ]
+        return Claims(answer.now, claimed, content["remaining"])
+
+    return Call(
+        script("claim"),
+        to_json(arguments),
+        read,
+        suspects=lambda: suspects(
+            queues=[queue], states=[JobState.QUEUED], workers=[request.worker_id for request in requests]
+        ),
+    )
+
+
+def move(moves: Sequence[Move]) -> Call[list[Moved]]:
+    large: list[bytes] = []
+    # What many Moves of a batch have in common is sent once.
+    shapes: dict[str, int] = {}
+    arguments = []
+    for each in moves:
+        kept = tuple(item for item in each.changes.items() if item[0] not in _BESIDE)
+        guard = each.guard
+        shape = _shape(
+            each.verb, each.to, each.outcome, guard.unacknowledged, guard.overdue, "result" in each.changes, kept
+        )
+        arguments.append([shapes.setdefault(shape, len(shapes) + 1), *_move(each, large)])
+
+    return Call(
+        script("move"),
+        f"[[{','.join(shapes)}],{to_json(arguments)}]",
+        _moved_all(moves),
+        b"".join(large),
+        lambda: suspects(ids=[each.job_id for each in moves]),
+    )
+
+
+def complete(completions: Sequence[Move]) -> Call[list[Moved]]:
+    """Moves that policy.complete has made, each of another job."""
+    arguments = []
+    results = []
+    for each in completions:
+        token, result = each.guard.token, each.changes["result"]
+        assert token is not None, "it is a completion"
+        arguments.append((each.job_id, token.hex(), result is not None and len(result), each.operation.hex()))
+        if result is not None:
+            results.append(result)
+    return Call(
+        script("complete"),
+        to_json(arguments),
+        _moved_all(completions),
+        b"".join(results),
+        lambda: suspects(ids=[each.job_id for each in completions]),
+    )
+
+
+def move_or_complete(moves: Sequence[Move]) -> Call[list[Moved]]:
+    """The shorter way where all are completions, each of another job."""
+    if all(map(policy.is_completion, moves)) and len({each.job_id for each in moves}) == len(moves):
+        return complete(moves)
+    return move(moves)
+
+
+def _moved_all(moves: Sequence[Move]) -> Callable[[Answer], list[Moved]]:
+    def read(answer: Answer) -> list[Moved]:
+        stored = Jobs(answer.blob)
+        moved = []
+        for move, (outcome, standing, *found) in zip(moves, answer.content(), strict=True):
+            if outcome == "ok":
+                moved.append(Moved(Outcome.OK, None if standing is None else _standing(move.job_id, standing)))
+            else:
+                moved.append(Moved(_OUTCOMES[outcome], job=stored.next(found[0])))
+        return moved
+
+    return read
+
+
+def _standing(job_id: str, told: Sequence[Any]) -> Standing:
+    queue, state, *numbers = told
+    return Standing(job_id, queue, codec.STATES[state], *numbers)
+
+
+@lru_cache(maxsize=256)  # nearly all are completions
+def _shape(
+    verb: Verb,
+    to: JobState,
+    outcome: AttemptOutcome | None,
+    unacknowledged: bool,
+    overdue: bool,
+    writes_result: bool,
+    changes: tuple[tuple[str, Any], ...],
+) -> str:
+    return to_json(
+        {
+            "verb": verb,
+            "to": to,
+            "outcome": outcome or False,
+            "unacknowledged": unacknowledged,
+            "overdue": overdue,
+            "writes_result": writes_result,
+            "changes": codec.encode_changes(changes),
+        }
+    )
+
+
+def _move(move: Move, large: list[bytes]) -> Iterator[object]:
+    """What is its own: id, operation, token, version, size of the submission and of the result; False = none."""
+    guard, changes = move.guard, move.changes
+    yield move.job_id
+    yield move.operation.hex()
+    yield False if guard.token is None else guard.token.hex()
+    yield False if guard.version is None else str(guard.version)
+    for value in (changes.get("submission"), changes.get("result")):
+        yield False if value is None else len(value)
+        if value is not None:
+            large.append(value)
+
+
+def renew(renewals: Sequence[Renewal]) -> Call[list[Renewed]]:
+    arguments = [
+        [
+            renewal.job_id,
+            renewal.token.hex(),
+            codec.encode_progress_so_far(renewal.fraction, renewal.message) if renewal.has_progress else False,
+        ]
+        for renewal in renewals
+    ]
+
+    def read(answer: Answer) -> list[Renewed]:
+        return [_renewed(renewal.job_id, *told) for renewal, told in zip(renewals, answer.content(), strict=True)]
+
+    return Call(
+        script("renew"), to_json(arguments), read, suspects=lambda: suspects(ids=[each.job_id for each in renewals])
+    )
+
+
+def _renewed(
+    job_id: str, outcome: str, remaining: int = 0, reason: str | bool = False, standing: Sequence[Any] = ()
+) -> Renewed:
+    if outcome != "ok":
+        return Renewed(_OUTCOMES[outcome])
+    return Renewed(Outcome.OK, remaining, reason is not False, str(reason or ""), _standing(job_id, standing))
+
+
+def delete(deletions: Sequence[Deletion]) -> Call[list[Outcome]]:
+    return Call(
+        script("delete"),
+        to_json([[each.job_id, str(each.version)] for each in deletions]),
+        lambda answer: [_OUTCOMES[outcome] for outcome in answer.content()],
+        suspects=lambda: suspects(ids=[each.job_id for each in deletions]),
+    )
+
+
+# --- maintenance --------------------------------------------------------------------------------------------
+
+
+def promote(limit: int, server: str) -> Call[int]:
+    """`server` is who asks, in hex: of many that try, one is enough."""
+    return Call(
+        script("promote"),
+        to_json([limit, server]),
+        Answer.content,
+        suspects=lambda: suspects(states=[JobState.SCHEDULED], is_due=True),
+    )
+
+
+def overdue(queues: Sequence[str], limit: int) -> Call[Snapshot]:
+    return Call(
+        script("overdue"),
+        to_json([limit, list(queues)]),
+        _snapshot,
+        suspects=lambda: suspects(queues=queues, states=[JobState.IN_PROGRESS], is_due=True, expiring=True),
+    )
+
+
+def leased(queues: Sequence[str], longer_than: int, limit: int) -> Call[Snapshot]:
+    return Call(
+        script("leased"),
+        to_json([str(longer_than), limit, list(queues)]),
+        _snapshot,
+        suspects=lambda: suspects(queues=queues, states=[JobState.IN_PROGRESS]),
+    )
+
+
+def purge(limit: int, server: str) -> Call[int]:
+    """`server` as in `promote`."""
+    return Call(
+        script("purge"),
+        to_json([limit, server]),
+        Answer.content,
+        suspects=lambda: suspects(states=sorted(ENDED), is_due=True),
+    )
+
+
+# --- within -------------------------------------------------------------------------------------------------
+
+
+def _snapshot(answer: Answer) -> Snapshot:
+    stored = Jobs(answer.blob)
+    return Snapshot(answer.now, [stored.next(found) for found in answer.content()])
+
+
+_BESIDE: Final = frozenset({"submission", "result"})
+"""What a Move writes that is no field of the hash."""
+
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}

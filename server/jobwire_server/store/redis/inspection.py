@@ -1,0 +1,296 @@
+"""Reads the keys of a store for an examination, bite by bite, while any number of servers change them.
+
+No transaction spans a scan, so what one bite shows may not hold any more at the next. Therefore nothing is judged by
+two readings: a job is judged with all that stands around it as one script saw it (look.lua). What only looks wrong
+where it was found, an entry of an index, say, is looked at again in this way before it is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.client import Pipeline
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from jobwire_server.domain.job import DAY, HOUR, JobState
+from jobwire_server.domain.queue import Queue
+from jobwire_server.store.base import CannotOpen, StoreUnavailable
+from jobwire_server.store.examination import Examination, Progress
+from jobwire_server.store.invariants import Index, Invariant, Sighting
+from jobwire_server.store.redis import keys, looking, topology
+from jobwire_server.store.redis.keys import Keys
+from jobwire_server.store.redis.looking import Named, bites, text
+from jobwire_server.store.redis.scripts import RESENT_WITHIN
+from jobwire_server.store.redis.store import SCHEMA_VERSION
+
+_BITE: Final = 1_000
+"""Keys or entries that are read at once."""
+
+_INDICES: Final = 50
+"""Indices that are read at once, a bite of each."""
+
+_RETRIES: Final = 3
+"""Of a command that got no answer. Here redis-py may send it again: all of them only read."""
+
+_CLOCKS: Final = HOUR
+"""By so much the engine's clock may have been set back since something was to be forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What stands under one of the names in keys.py."""
+
+    type: str
+    rest: str = ""
+    """What follows the name, as a regular expression."""
+    lives: int | None = None
+    """Microseconds after which it passes away by itself; None = it stays."""
+
+
+_NAME: Final = "[A-Za-z0-9._-]+"
+"""The characters of ids and names; that they begin as they should is checked where they come in."""
+
+KINDS: Final = {
+    "META": _Kind("hash"),
+    "JOB": _Kind("hash", _NAME),
+    "SPEC": _Kind("string", _NAME),
+    "RESULT": _Kind("string", _NAME),
+    "DETAIL": _Kind("string", _NAME),
+    "INDEX": _Kind("zset", f"{_NAME}:(?:{'|'.join(JobState)})"),
+    "EXPIRY": _Kind("zset"),
+    "LEASES": _Kind("zset", _NAME),
+    "USER": _Kind("zset", "[0-9a-f]{40}"),
+    "REQUEST": _Kind("string", "[0-9a-f]+", DAY),
+    "QUEUES": _Kind("set"),
+    "QUEUE": _Kind("hash", _NAME),
+    "WORKERS": _Kind("set"),
+    "WORKER": _Kind("hash", _NAME),
+    "CALL": _Kind("string", "[0-9a-f]+", RESENT_WITHIN),
+    "CHANGE": _Kind("string"),
+    "SWEPT": _Kind("hash"),
+}
+"""All that may be there: every name of keys.py, but for the channel."""
+
+_INDEX_OF: Final = {"INDEX": Index.STATE, "EXPIRY": Index.EXPIRY, "LEASES": Index.LEASE, "USER": Index.USER}
+_BESIDE: Final = ("SPEC", "RESULT", "DETAIL")
+
+_QUEUE_NUMBERS: Final = ("ageing", "retention", "max_in_flight", "create_time", "update_time", "revision")
+_WORKER_NUMBERS: Final = (b"last_beat", b"session", b"returns", b"returned_at", b"returned_claim")
+
+
+class RedisInspection:
+    """Of the keys under one prefix; see `examination.Inspection`."""
+
+    def __init__(self, url: str) -> None:
+        """Raises CannotOpen."""
+        self._address = topology.parse(url)
+
+    @property
+    def url(self) -> str:
+        return self._address.masked
+
+    def run(self, progress: Progress) -> Examination:
+        examination = Examination(progress)
+        try:
+            with Redis.from_url(
+                self._address.url,
+                retry=Retry(ExponentialBackoff(base=0.1), _RETRIES),
+                socket_timeout=topology.ANSWER_WITHIN,
+                socket_connect_timeout=topology.ANSWER_WITHIN,
+                protocol=2,
+            ) as client:
+                self._check_schema(client)
+                _Reading(client, self._address.prefix, examination).run()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"cannot read {self.url}: {error}") from error
+        return examination
+
+    def _check_schema(self, client: Redis) -> None:
+        found = client.hmget(Keys(self._address.prefix).meta, ["schema", "partitions"])
+        schema, partitions = (None if value is None else text(value) for value in cast("list[bytes | None]", found))
+        if schema is None:
+            raise CannotOpen(f"there is no store at {self.url}")
+        if (schema, partitions) != (str(SCHEMA_VERSION), str(keys.PARTITIONS)):
+            raise CannotOpen(
+                f"{self.url} has schema {schema} in {partitions} partition(s), and this version of jobwire knows schema"
+                f" {SCHEMA_VERSION} in {keys.PARTITIONS} only"
+            )
+
+
+class _Reading:
+    """One examination of one store."""
+
+    def __init__(self, client: Redis, prefix: str, examination: Examination) -> None:
+        own = Keys(prefix)
+        self._client = client
+        self._meta = own.meta
+        self._tag = own.tag
+        self._examination = examination
+        self._names: dict[str, set[bytes]] = {"QUEUE": set(), "WORKER": set()}
+        """Of the queues and workers that are kept."""
+        parts = (f"(?P<{name}>{keys._NAMES[name]}{kind.rest})" for name, kind in KINDS.items())
+        self._pattern = re.compile(f"{re.escape(self._tag)}(?:{'|'.join(parts)})".encode())
+
+    def run(self) -> None:
+        for found in self._bites():
+            for sighting in self._look(Named(id) for id in found.get("JOB", ())):
+                self._examination.see(sighting)
+            self._see_beside({id for name in _BESIDE for id in found.get(name, ())})
+            self._see_indices(found)
+            for name, names in self._names.items():
+                names.update(found.get(name, ()))
+            self._examination.progress(self._examination.jobs)
+        self._see_registry("QUEUE", "QUEUES", Invariant.QUEUE_HALF, self._see_queue)
+        self._see_registry("WORKER", "WORKERS", Invariant.WORKER_HALF, self._see_worker)
+        if sharers := self._examination.shared():
+            for found in self._bites():
+                for sighting in self._look(Named(id) for id in found.get("JOB", ())):
+                    if sighting.job is not None:
+                        sharers.see(sighting.job)
+            sharers.tell(self._examination)
+
+    # --- keys -----------------------------------------------------------------------------------------------
+
+    def _bites(self) -> Iterator[dict[str, list[bytes]]]:
+        """Name in keys.py → what follows it, of all keys that can be read as what they should be; others are found."""
+        cursor = 0
+        while True:
+            scanned = self._client.scan(cursor, match=f"{self._tag}*", count=_BITE)
+            cursor, found = cast("tuple[int, list[bytes]]", scanned)
+            described, _ = looking.call(
+                self._client, "describe", self._meta, [len(key) for key in found], b"".join(found)
+            )
+            rests: dict[str, list[bytes]] = {}
+            for key, (type, left) in zip(found, described, strict=True):
+                if type != "none" and (name := self._name_of(key, type, left)):
+                    rests.setdefault(name, []).append(key.removeprefix(self._key(name)))
+            yield rests
+            if cursor == 0:
+                return
+
+    def _name_of(self, key: bytes, type: str, left: int) -> str | None:
+        """`left`: milliseconds, below 0 for ever."""
+        match = self._pattern.fullmatch(key)
+        if match is None or match.lastgroup is None:
+            self._examination.find(Invariant.FOREIGN, text(key))
+            return None
+        kind = KINDS[match.lastgroup]
+        if type != kind.type:
+            self._examination.find(Invariant.KIND, f"{text(key)} is a {type}, not a {kind.type}")
+            return None
+        if kind.lives is None and left >= 0:
+            self._examination.find(Invariant.PASSING, f"{text(key)}: in {left} ms")
+        elif kind.lives is not None and not 0 <= left <= (kind.lives + _CLOCKS) // 1000:
+            self._examination.find(Invariant.REMEMBERED, f"{text(key)}: {'for ever' if left < 0 else f'{left} ms'}")
+        return match.lastgroup
+
+    def _key(self, name: str) -> bytes:
+        return (self._tag + keys._NAMES[name]).encode()
+
+    # --- jobs, and what names them --------------------------------------------------------------------------
+
+    def _look(self, named: Iterable[Named]) -> Iterator[Sighting]:
+        return looking.look(
+            self._client,
+            self._meta,
+            named,
+            lambda id, error: self._examination.find(Invariant.UNREADABLE, f"{id}: {error!r}"),
+        )
+
+    def _see_strays(self, suspects: Iterable[Named]) -> None:
+        """What looked wrong, looked at again: this time at one moment, with all that stands around it."""
+        for sighting in self._look(suspects):
+            self._examination.see_stray(sighting)
+
+    def _see_beside(self, ids: set[bytes]) -> None:
+        """For these jobs something is kept beside their record."""
+        job = self._key("JOB")
+        for bite in bites(list(ids), _BITE):
+            if self._client.exists(*(job + id for id in bite)) < len(bite):
+                there = self._all(bite, lambda pipeline, id: pipeline.exists(job + id))
+                self._see_strays(Named(id) for id, is_there in zip(bite, there, strict=True) if not is_there)
+
+    def _see_indices(self, found: dict[str, list[bytes]]) -> None:
+        indices = [
+            ((index, text(rest)), self._key(name) + rest, 0)
+            for name, index in _INDEX_OF.items()
+            for rest in found.get(name, ())
+        ]
+        while indices:
+            bite, indices = indices[:_INDICES], indices[_INDICES:]
+            scanned = self._all(bite, lambda pipeline, each: pipeline.zscan(each[1], each[2], count=_BITE))
+            for (place, key, _), answer in zip(bite, scanned, strict=True):
+                cursor, members = answer or (0, ())
+                suspects = looking.out_of_place(self._client, self._meta, place, [id for id, _ in members])
+                self._see_strays(Named(id, place, key) for id in suspects)
+                if cursor:
+                    indices.append((place, key, cursor))
+
+    # --- queues and workers ---------------------------------------------------------------------------------
+
+    def _see_registry(
+        self, name: str, names: str, half: Invariant, see: Callable[[str, dict[bytes, bytes]], None]
+    ) -> None:
+        """Each of them stands in a list and has a record, or neither."""
+        listed = self._key(names)
+        every = self._names[name] | self._listed(listed)
+        for bite in bites(sorted(every), _BITE):
+            pipeline = self._client.pipeline(transaction=True)
+            for each in bite:
+                pipeline.sismember(text(listed), cast(str, each))  # bytes will do, its types forget them
+                pipeline.hgetall(self._key(name) + each)
+            found = _answers(pipeline)
+            for each, is_listed, values in zip(bite, found[::2], found[1::2], strict=True):
+                if bool(is_listed) is not bool(values):
+                    self._examination.find(half, f"{text(each)}: {'only listed' if is_listed else 'only kept'}")
+                if values:
+                    try:
+                        see(text(each), values)
+                    except ValueError as error:
+                        self._examination.find(Invariant.UNREADABLE, f"{name.lower()} {text(each)}: {error!r}")
+
+    def _listed(self, key: bytes) -> set[bytes]:
+        try:
+            return set(self._client.sscan_iter(key, count=_BITE))
+        except ResponseError as error:
+            if not _is_of_another_type(error):
+                raise
+            return set()
+
+    def _see_queue(self, name: str, values: dict[bytes, bytes]) -> None:
+        int(values.get(b"last_queue_time") or 0)  # compared with each job's; whether it is a number shows here
+        numbers = {setting: int(value) for setting in _QUEUE_NUMBERS if (value := values.get(setting.encode()))}
+        self._examination.see_queue(Queue(name=name, paused=values.get(b"paused") == b"1", **numbers))
+
+    def _see_worker(self, name: str, values: dict[bytes, bytes]) -> None:
+        for number in _WORKER_NUMBERS:
+            int(values.get(number) or 0)
+        self._examination.workers += 1
+
+    # --- the engine -----------------------------------------------------------------------------------------
+
+    def _all(self, items: Sequence[Any], ask: Callable[[Pipeline, Any], object]) -> list[Any]:
+        """The same question about many, in one go; None where a key is of another type."""
+        pipeline = self._client.pipeline(transaction=False)
+        for item in items:
+            ask(pipeline, item)
+        return _answers(pipeline)
+
+
+def _answers(pipeline: Pipeline) -> list[Any]:
+    """None where a key is of another type: that is found when the key itself is looked at."""
+    answers = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception) and not _is_of_another_type(answer):
+            raise answer
+    return [None if isinstance(answer, Exception) else answer for answer in answers]
+
+
+def _is_of_another_type(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")

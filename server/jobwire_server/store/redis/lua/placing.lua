@@ -1,0 +1,14 @@
+#!lua flags=no-writes
+-- Reads a few fields of many jobs: those that say where they stand.
+-- Guard: none.
+-- Returns: the values in the blob, job by job, split by NUL; an empty one where there is none.
+-- Keeps: everything. A job that is not there, or is damaged, has no value.
+--!include call
+local names, sizes, values = ARGS[1], ARGS[2], {}
+for _, size in ipairs(sizes) do
+    local got = redis.pcall('HMGET', TAG .. JOB .. take(size), unpack(names))
+    for i = 1, #names do
+        values[#values + 1] = got[i] or ''
+    end
+end
+return { NOW_TEXT, '', '', '', table.concat(values, '\0') }

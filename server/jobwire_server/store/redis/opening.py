@@ -1,0 +1,77 @@
+"""What has to hold of an engine before it may be used as a store, and what it promises."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from jobwire_server.store.base import CannotOpen
+from jobwire_server.store.parts import to_json
+from jobwire_server.store.redis import keys
+from jobwire_server.store.redis.link import Link, new_call_id
+from jobwire_server.store.redis.scripts import Answer, Call, script
+
+_OLDEST: Final = {"Redis": (7, 0), "Valkey": (7, 2)}
+
+_DURABILITY: Final = {"always": "fsynced", "everysec": "everysec", "no": "none"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What an engine says of itself."""
+
+    name: str
+    """With its version."""
+    durability: str
+    """What an OK means; see StoreInfo."""
+
+
+async def look_at(link: Link, name: str, schema_version: int) -> Engine:
+    """Makes the store when there is none. Raises CannotOpen, with that name, for what will not do."""
+    call: Call[list[str]] = Call(script("open"), to_json([str(schema_version), str(keys.PARTITIONS)]), Answer.content)
+    schema, partitions = call.read(await link.run(call, new_call_id()))
+    if (schema, partitions) != (str(schema_version), str(keys.PARTITIONS)):
+        raise CannotOpen(
+            f"{name} has schema {schema} in {partitions} partition(s), and this server knows "
+            f"schema {schema_version} in {keys.PARTITIONS} only: start the version of jobwire that wrote it, or "
+            "choose another database or prefix"
+        )
+    info = await link.client.info()
+    engine = _engine(info)
+    policy = info.get("maxmemory_policy", "unknown")
+    if policy == "unknown":
+        _log.warning("%s does not tell its maxmemory-policy; it must be noeviction", name)
+    elif policy != "noeviction":
+        raise CannotOpen(
+            f"{name} evicts keys when its memory is full (maxmemory-policy {policy}), which would "
+            "lose jobs: set maxmemory-policy to noeviction"
+        )
+    return Engine(engine, await _durability(link, info))
+
+
+def _engine(info: dict[str, Any]) -> str:
+    """The engine with its version. Raises CannotOpen for one that lacks what the scripts need."""
+    name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
+    version = str(info.get("valkey_version") or info.get("redis_version") or "of unknown version")
+    numbers = version.split(".")
+    if len(numbers) > 1 and all(part.isdigit() for part in numbers[:2]):
+        oldest = _OLDEST[name]
+        if tuple(map(int, numbers[:2])) < oldest:
+            raise CannotOpen(f"{name} {version} is too old: {oldest[0]}.{oldest[1]} is the oldest that will do")
+    return f"{name} {version}"
+
+
+async def _durability(link: Link, info: dict[str, Any]) -> str:
+    """What an OK of this engine means, as far as it tells."""
+    if not info.get("aof_enabled", 0):
+        return "none" if "aof_enabled" in info else "unknown"
+    try:
+        config = await link.client.config_get("appendfsync")
+    except ResponseError:  # CONFIG is forbidden, as with many hosts
+        return "unknown"
+    return _DURABILITY.get(str(config.get("appendfsync")), "unknown")

