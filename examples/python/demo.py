@@ -413,8 +413,13 @@ async def demo(store: str, count: int, folder: Path, screen: Screen, children: C
                     tasks.create_task(settlements.listen(victim)),
                     tasks.create_task(settlements.listen(survivor)),
                 ]
-                answers = await client.create_many(make_jobs(queue, count))
-                created = {job.id: job for job in answers if isinstance(job, Job)}
+                asked = make_jobs(queue, count)
+                answers = await client.create_many(asked)
+                created = {}
+                for job, wanted in zip(answers, asked, strict=True):
+                    if isinstance(job, Job):
+                        job.type = wanted.type  # the answer says what only the server knew
+                        created[job.id] = job
                 if len(created) < count:
                     refused = next(answer for answer in answers if isinstance(answer, JobwireError))
                     screen.say(f"{count - len(created)} creates were refused: {refused}")

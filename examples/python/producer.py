@@ -1,18 +1,11 @@
-"""A producer: python producer.py [HOST:PORT]. Makes a job for the worker beside it, and says how to see its result."""
+"""A producer: python producer.py [HOST:PORT]. Makes a job for the worker beside it, and waits for what comes of it."""
 
-import asyncio
 import sys
 
-from jobwire_client import AsyncClient
+from jobwire_client import Client, state_name
 
-target = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:7272"
-
-
-async def main() -> None:
-    async with AsyncClient(target) as client:
-        job = await client.create("hello", "world", queue="default")
-    print(f"Job {job.id} waits in queue {job.queue} for a worker. What has come of it (result, state, attempts):")
-    print(f"""  grpcurl -plaintext -d '{{"job_id": "{job.id}"}}' {target} jobwire.v1.JobService/GetJob""")
-
-
-asyncio.run(main())
+with Client(*sys.argv[1:2]) as client:
+    made = client.create("hello", "world", queue="default")
+    print(f"job {made.id} waits in queue {made.queue} for a worker: python worker.py")
+    job = client.wait(made.id)
+    print(f"{state_name(job.state)} in attempt {job.attempt}: {job.result.text or job.error.message}")

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tests.server_process import serving
 
 from jobwire_server.app import open_store
-from jobwire_server.cli import EXIT_UNAVAILABLE, main
+from jobwire_server.cli import EXIT_UNREACHABLE, main
 from jobwire_server.config import Config, ConfigError
 
 
@@ -79,7 +79,7 @@ def test_health_tells_a_server_that_serves_from_one_that_does_not(tmp_path: Path
         assert (ran.exit_code, ran.output) == (0, "SERVING\n")
         assert server.terminate() == 0
         ran = CliRunner().invoke(main, ["health", server.address])
-    assert ran.exit_code == EXIT_UNAVAILABLE
+    assert ran.exit_code == EXIT_UNREACHABLE
     assert "does not answer" in ran.stderr
 
 

@@ -12,10 +12,14 @@ from tests.server_process import ServerProcess
 from jobwire.v1.job_pb2 import Payload, RetryPolicy
 from jobwire_client import (
     AsyncClient,
+    EtagMismatch,
     IllegalTransition,
+    InvalidField,
     Job,
     JobExists,
+    JobNotFound,
     JobState,
+    QueueNotFound,
     RequestIdReused,
     Unavailable,
     new_job,
@@ -38,7 +42,7 @@ async def test_a_created_job_can_be_read_as_it_was_given(bench: Bench, queue: st
         retry_policy=RetryPolicy(max_retries=0),
     )
     job = await bench.client.get(made.id)
-    assert job == made
+    assert (made.id, made.queue, made.state, made.version, made.etag) == (job.id, queue, job.state, 1, job.etag)
     assert job.payload == Payload(content_type="application/json", text='{"to": "ann@example.org"}')
     assert (job.type, job.queue, job.priority, job.user_id, dict(job.labels)) == (
         "email.send",
@@ -137,3 +141,91 @@ async def test_without_a_server_a_call_fails_in_its_time(own_server: ServerProce
         with pytest.raises(Unavailable) as caught:
             await client.create("x", timeout=0.3)
     assert caught.value.is_outcome_unknown
+
+
+async def test_jobs_are_listed_over_pages_and_counted_by_state(bench: Bench, queue: str) -> None:
+    made = await bench.client.create_many(new_job("x", queue=queue, user_id=f"user {n % 2}") for n in range(7))
+    ids = [job.id for job in made if isinstance(job, Job)]
+    await bench.client.cancel(ids[0])
+    waiting = [job.id async for job in bench.client.list(queues=[queue], states=["QUEUED"], page_size=2)]
+    assert waiting == ids[1:]
+    assert len([job async for job in bench.client.list(queues=[queue], page_size=2, limit=3)]) == 3
+    page = await bench.client.list_page(queues=[queue], states=[JobState.JOB_STATE_QUEUED], page_size=2)
+    assert [job.id for job in page.jobs] == ids[1:3]
+    assert page.next_page_token
+    assert await bench.client.count(queues=[queue]) == {"QUEUED": 6, "CANCELED": 1}
+    assert await bench.client.count(queues=[queue], user_id="user 1") == {"QUEUED": 3}
+
+
+async def test_a_state_that_there_is_not_is_a_mistake(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="DONE"):
+        await bench.client.count(states=["DONE"])
+
+
+async def test_an_edit_changes_what_is_named_and_none_puts_it_back(bench: Bench, queue: str) -> None:
+    made = await bench.client.create("x", "1", queue=queue, priority=2, labels={"a": "b"})
+    edited = await bench.client.update(made.id, etag=made.etag, priority=None, payload="2", retention=60)
+    assert (edited.priority, edited.payload.text, edited.retention.seconds) == (5, "2", 60)
+    assert dict(edited.labels) == {"a": "b"}
+    with pytest.raises(EtagMismatch):
+        await bench.client.update(made.id, etag=made.etag, labels=None)
+    assert dict((await bench.client.update(made.id, labels=None)).labels) == {}
+    with pytest.raises(ValueError, match="nothing"):
+        await bench.client.update(made.id)
+
+
+def test_a_field_that_there_is_not_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match="prio"):
+        new_job("x", prio=1)  # type: ignore[call-arg]  # that is the case
+
+
+async def test_a_deleted_job_is_gone(bench: Bench, queue: str) -> None:
+    made = await bench.client.create("x", queue=queue)
+    await bench.client.delete(made.id, etag=made.etag)
+    with pytest.raises(JobNotFound) as caught:
+        await bench.client.delete(made.id)
+    assert not caught.value.is_outcome_unknown
+
+
+async def test_changes_by_filter_go_on_until_all_were_looked_at(bench: Bench, queue: str) -> None:
+    client = bench.client
+    await client.create_many(new_job("x", queue=queue) for _ in range(1_200))
+    assert await client.cancel_where(queues=[queue], validate_only=True) == 1_200
+    assert await client.cancel_where(queues=[queue], limit=100) == 100
+    assert await client.cancel_where(queues=[queue], reason="enough") == 1_100
+    assert await client.retry_where(queues=[queue], states=["CANCELED"], limit=300) == 300
+    assert await client.count(queues=[queue]) == {"QUEUED": 300, "CANCELED": 900}
+    assert await client.purge_queue(queue) == 300
+    assert await client.delete_where(queues=[queue]) == 900
+    with pytest.raises(InvalidField):
+        await client.delete_where()
+
+
+async def test_a_queue_is_paused_tuned_and_put_back(bench: Bench, queue: str) -> None:
+    with pytest.raises(QueueNotFound):
+        await bench.client.pause_queue(queue)
+    made = await bench.client.update_queue(queue, allow_missing=True, max_in_flight=3, ageing=30)
+    assert (made.max_in_flight, made.ageing.seconds) == (3, 30)
+    assert (await bench.client.pause_queue(queue)).paused
+    assert not (await bench.client.resume_queue(queue)).paused
+    again = await bench.client.update_queue(queue, etag=(await bench.client.get_queue(queue)).etag, max_in_flight=None)
+    assert not again.HasField("max_in_flight")
+    assert again.ageing.seconds == 30
+    assert queue in [each.name for each in await bench.client.list_queues()]
+
+
+async def test_stuck_jobs_are_recovered(bench: Bench, queue: str) -> None:
+    assert not (await bench.client.recover(queues=[queue], stuck_for=60, validate_only=True)).more
+
+
+async def test_the_server_says_what_it_is(bench: Bench) -> None:
+    assert (await bench.client.server_info()).store.engine == "sqlite"
+
+
+async def test_a_wait_ends_with_the_job_or_with_its_time(bench: Bench, queue: str) -> None:
+    made = await bench.client.create("x", queue=queue)
+    with pytest.raises(TimeoutError):
+        await bench.client.wait(made.id, timeout=0.01)
+    waiting = asyncio.create_task(bench.client.wait(made.id))
+    await bench.client.cancel(made.id)
+    assert (await waiting).state == JobState.JOB_STATE_CANCELED

@@ -10,12 +10,14 @@ from typing import cast
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
 
 from jobwire.v1.job_pb2 import Job, Payload
 from jobwire.v1.job_service_pb2 import Assignment, UpdateJobRequest, UpdateJobResponse
-from jobwire_client import Handler, JobContext, LeaseLost, PermanentError, Release, Retry, Settled, TooLarge
+from jobwire_client import Ended, Handler, JobContext, LeaseLost, PermanentError, Release, Retry, Settled, TooLarge
 from jobwire_client._runs import Runs
 from jobwire_client._settler import Settler
+from jobwire_client.hooks import Hooks
 
 
 class ScriptedSettler:
@@ -44,9 +46,6 @@ class Leases:
 
     def __init__(self) -> None:
         self.held: dict[str, str] = {}
-
-    def hold(self, leases: list[tuple[str, str]]) -> None:
-        self.held.update(leases)
 
     def drop(self, token: str) -> None:
         self.held.pop(token, None)
@@ -96,8 +95,11 @@ class Handlers:
         """A plain function that does."""
         context._loop.call_soon_threadsafe(self.started.put_nowait, context)
         assert context.wait_stopped(30)
-        context.raise_if_stopped()
+        context.check()
         return "not reached"
+
+    def leaving(self, context: JobContext) -> str:
+        raise SystemExit(1)
 
     def all(self) -> Mapping[str, Handler]:
         return {
@@ -105,6 +107,7 @@ class Handlers:
             "finishing": self.finishing,
             "stubborn": self.stubborn,
             "willing": self.willing,
+            "leaving": self.leaving,
         }
 
 
@@ -115,17 +118,20 @@ class Worker:
         self.settler = ScriptedSettler()
         self.leases = Leases()
         self.handlers = Handlers()
+        self.starts: list[JobContext] = []
+        self.ends: list[Ended] = []
         self.settled: list[Settled] = []
         self.runs = Runs(
             handlers=self.handlers.all(),
             concurrency=concurrency,
             settler=cast("Settler", self.settler),
             leases=self.leases,
-            on_settled=self.settled.append,
+            hooks=Hooks(on_start=self.starts.append, on_end=self.ends.append, on_settled=self.settled.append),
         )
 
     def assign(self, job_id: str, fence: int, type: str = "patient") -> None:
         job = Job(id=job_id, type=type, attempt=1)
+        self.leases.held[f"token-{fence}"] = job_id
         self.runs.assign([Assignment(job=job, token=f"token-{fence}", fence=fence)])
 
     async def started(self) -> JobContext:
@@ -317,6 +323,92 @@ async def test_a_handler_that_finishes_in_spite_of_the_cancel_completes(worker: 
     assert (await worker.settler.next()).complete.result.text == "finished in spite of it"
 
 
+async def test_a_run_past_its_execution_timeout_is_stopped_and_failed(worker: Worker) -> None:
+    for fence, type in ((1, "patient"), (2, "willing")):
+        job = Job(id=f"job-{fence}", type=type, execution_timeout=Duration(nanos=1_000_000))
+        worker.runs.assign([Assignment(job=job, token=f"token-{fence}", fence=fence)])
+    fails = [(await worker.settler.next()).fail for _ in range(2)]
+    assert [fail.error.code for fail in fails] == ["EXECUTION_TIMEOUT"] * 2
+    assert not any(fail.permanent for fail in fails)
+
+
+async def test_a_run_within_its_execution_timeout_completes(worker: Worker) -> None:
+    job = Job(id="a", type="patient", execution_timeout=Duration(seconds=3600))
+    worker.runs.assign([Assignment(job=job, token="token-1", fence=1)])
+    await worker.started()
+    worker.finish(1)
+    assert (await worker.settler.next()).HasField("complete")
+
+
+async def test_a_run_that_is_stopped_before_its_first_step_never_begins(worker: Worker) -> None:
+    worker.assign("a", 1)
+    worker.runs.cancel("a", 1, "at once")
+    assert (await worker.settler.next()).HasField("release")
+    assert worker.handlers.started.empty()
+    for fence in (2, 3):
+        worker.assign(f"job-{fence}", fence)
+    await worker.started(), await worker.started()
+
+
+async def test_what_cancelled_a_handler_is_not_felt_by_its_settlement(worker: Worker) -> None:
+    felt: asyncio.Queue[int] = asyncio.Queue()
+
+    def feel(_: Settled) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        felt.put_nowait(task.cancelling())
+
+    worker.runs._hooks = Hooks(on_settled=feel)
+    worker.assign("a", 1)
+    await worker.started()
+    worker.runs.cancel("a", 1, "")
+    assert (await worker.settler.next()).HasField("release")
+    assert await felt.get() == 0
+
+
+async def test_a_handler_that_leaves_by_exit_fails_alone(worker: Worker) -> None:
+    worker.assign("a", 1)
+    await worker.started()
+    worker.handlers.go_on[1].set_exception(KeyError("first"))
+    assert (await worker.settler.next()).fail.error.code == "KeyError"
+    worker.assign("b", 2, "leaving")
+    assert (await worker.settler.next()).fail.error.code == "SystemExit"
+
+
+async def test_hooks_tell_when_a_handler_begins_and_how_it_ends(worker: Worker) -> None:
+    worker.assign("a", 1)
+    assert [context.fence for context in worker.starts] == []
+    await worker.started()
+    assert [context.fence for context in worker.starts] == [1]
+    error = ValueError("bad")
+    worker.finish(1, error)
+    await worker.settler.sent.get()
+    [end] = worker.ends
+    assert (end.job.id, end.fence, end.verb, end.error) == ("a", 1, "fail", error)
+    assert end.seconds > 0
+    assert worker.settled == [], "its settlement is not answered yet"
+    worker.assign("b", 2)
+    await worker.started()
+    worker.runs.lose("b", 2)
+    await worker.stopped()
+    await turns()
+    assert [(end.fence, end.verb) for end in worker.ends] == [(1, "fail"), (2, "lost")]
+
+
+async def test_of_reports_from_a_thread_that_wait_the_latest_is_sent(worker: Worker) -> None:
+    worker.assign("a", 1)
+    context = await worker.started()
+    context.report_from_thread(0.1)
+    first, answer = await worker.settler.sent.get()
+    for tenth in range(2, 10):
+        context.report_from_thread(tenth / 10)
+    answer.set_result(UpdateJobResponse())
+    assert first.progress.fraction == 0.1
+    assert (await worker.settler.next()).progress.fraction == 0.9
+    await turns()
+    assert worker.settler.sent.empty()
+
+
 async def test_a_cancelled_job_that_waits_is_released_unrun(worker: Worker) -> None:
     for fence in (1, 2, 3):
         worker.assign(f"job-{fence}", fence)
@@ -411,12 +503,15 @@ async def test_a_drain_without_grace_stops_and_releases(worker: Worker) -> None:
 
 
 async def test_a_hook_that_fails_harms_nobody(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
-    worker.runs._on_settled = lambda settled: 1 / 0  # type: ignore[assignment]  # it is to fail
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    worker.runs._hooks = Hooks(on_start=fail, on_end=fail, on_settled=fail)
     worker.assign("a", 1)
     await worker.started()
     worker.finish(1)
     await worker.settler.next()
     await turns()
-    assert "on_settled failed" in caplog.text
+    assert caplog.text.count("a hook of the worker failed for job a") == 3
     worker.assign("a", 2)
     assert (await worker.started()).fence == 2

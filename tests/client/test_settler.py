@@ -150,6 +150,7 @@ async def test_one_that_spoils_the_call_takes_no_other_with_it(settler: Settler,
     sent = [asyncio.create_task(settler.send(settlement(job_id))) for job_id in ("a", "b", "c")]
     assert await jobs.next_call(rpc_error(grpc.StatusCode.INTERNAL)) == ["a", "b", "c"]
     assert await jobs.next_call(accept) == ["a"]
+    assert await jobs.next_call(rpc_error(grpc.StatusCode.INTERNAL)) == ["b", "c"]
     assert await jobs.next_call(rpc_error(grpc.StatusCode.INTERNAL)) == ["b"]
     assert await jobs.next_call(accept) == ["c"]
     a, b, c = await asyncio.gather(*sent, return_exceptions=True)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.client.conftest import PATIENCE, Bench
@@ -17,7 +18,7 @@ from tests.client.test_worker import outcomes, state
 from tests.server_process import ServerProcess
 
 from jobwire_client import JobContext, Settled, Worker
-from jobwire_client._settler import Settler, _Update
+from jobwire_client._coalescer import Coalescer
 from jobwire_client.errors import JobwireError
 from jobwire_client.worker import SAME_WISH
 
@@ -126,14 +127,14 @@ async def test_a_handler_that_runs_while_the_server_is_replaced_completes_once(
 async def test_a_settlement_that_finds_no_server_is_repeated_until_there_is_one(
     own_bench: Bench, own_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    retries: asyncio.Queue[JobwireError] = asyncio.Queue()
-    put_back = Settler._put_back
+    retries: asyncio.Queue[int] = asyncio.Queue()
+    put_back = Coalescer._put_back
 
-    def count(self: Settler, batch: Sequence[_Update], error: JobwireError) -> None:
-        retries.put_nowait(error)
-        put_back(self, batch, error)
+    def count(self: Coalescer[Any, Any], items: Sequence[Any]) -> None:
+        retries.put_nowait(len(items))
+        put_back(self, items)
 
-    monkeypatch.setattr(Settler, "_put_back", count)
+    monkeypatch.setattr(Coalescer, "_put_back", count)
     worker = Worker(own_bench.address)
     started, go_on = asyncio.Event(), asyncio.Event()
     runs = 0

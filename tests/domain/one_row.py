@@ -17,7 +17,7 @@ from tests.domain.promises import WORKERS, Accounts
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Guard, Outcome, judge
 from jobwire_server.domain.job import SECOND, Job, JobState, Verb
-from jobwire_server.domain.move import Move
+from jobwire_server.domain.move import JobChanges, Move
 
 GRACE: Final = DELIVERY
 NEW: Final = b"\0"
@@ -67,8 +67,9 @@ def decision(job: Job, verb: Verb, token: bytes, detail: str) -> Move | None:
         case Verb.CANCEL:
             return policy.cancel(job, reason="", grace=GRACE, etag=None, now=NOW)
         case Verb.EDIT:
-            due = NOW + SECOND if detail == "later" else None
-            return policy.edit(job, {"schedule_time": due} if detail else {}, payload=False, etag=None, now=NOW)
+            changes: JobChanges = {"schedule_time": NOW + SECOND if detail == "later" else None} if detail else {}
+            move = policy.edit(job, changes, payload=False, etag=None, now=NOW)
+            return None if detail and move.to is job.state else move  # it waits there already
         case Verb.REPLAY:
             return policy.replay(job, etag=None)
         case Verb.DELETE:

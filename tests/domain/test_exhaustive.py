@@ -9,13 +9,14 @@ around them: without it the search finds a promise that breaks, and tells the st
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
-from tests.domain.life import DELIVERY, NOW, TOKEN, a_job, any_job, delivered
+from hypothesis import example, given
+from tests.domain.life import DELIVERY, NOW, TOKEN, a_job, any_job, delivered, silent
 from tests.domain.likeness import ENDLESS, FRESH, TICK, Row, Sent, aged, alike, sent_of
 from tests.domain.one_row import Rules, decision
 from tests.domain.search import Counterexample, Explored, dead_ends, explore
@@ -30,7 +31,16 @@ from jobwire_server.domain.move import Move
 V = Verb
 SETTLE: Final = (V.COMPLETE, V.FAIL, V.RELEASE)
 
+pytestmark = pytest.mark.timeout(600)  # the largest takes some ten seconds of one core, which may have much else to do
+
 log = logging.getLogger("jobwire.tests")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_afterwards() -> Iterator[None]:
+    """A hundred thousand states are not kept for the rest of the tests."""
+    yield
+    searched.cache_clear()
 
 
 def a_play(*verbs: Verb, budget: int = ENDLESS, expire_time: int | None = None, **how: Any) -> Play:
@@ -131,6 +141,7 @@ def test_the_searches_have_met_every_answer_to_every_verb() -> None:
 
 
 @given(any_job())
+@example(silent(limit_time=NOW))
 def test_what_likeness_takes_out_of_a_row_changes_no_decision(job: Job) -> None:
     job = job._replace(version=FRESH, attempt=int(job.state is JobState.IN_PROGRESS))
     for verb, detail in WISHES:

@@ -56,7 +56,7 @@ def engine(tmp_path: Path) -> Iterator[ValkeyProcess]:
         yield server
 
 
-DEADLY: Final = ("create", "claim", "renew", "move")
+DEADLY: Final = ("create", "claim", "renew", "complete")
 """Scripts whose doing is unknown to all when their server dies."""
 VERBS: Final = (*DEADLY, "beat", "promote", "overdue", "purge")
 """Scripts that servers call of their own accord, or at the wish of workers and producers."""
@@ -190,7 +190,7 @@ async def test_a_killed_server_takes_no_job_and_no_lease_with_it(
                 await asyncio.to_thread(topology.servers[victim].start)
                 await topology.runs_again("a killed server")
                 await settled(topology, held)
-            if verb == "move":
+            if verb == "complete":
                 settlements = topology.history.since(mark, Kind.SETTLED, worker=workers[victim].id)
                 assert REPEATED in {event.answer for event in settlements}
         evidence = await topology.evidence()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Final, TypeVar
 
-from hypothesis import strategies as st
 from tests.store.player import DECISIONS, SETTINGS, Player
 from tests.store.tape import (
     DELIVERY,
@@ -42,47 +42,48 @@ QUEUES: Final = ("q", "r")
 WORKERS: Final = ("u", "v", "w")
 
 T = TypeVar("T")
-_DICE: Final = 40
-"""For one step, at most; what is not thrown counts as 0."""
 _YES_NO: Final[Sequence[bool]] = (True, True, True, False)
 _NO_YES: Final[Sequence[bool]] = (False, True)
 
 
+def tape(random: Random, length: int) -> list[Step]:
+    """Of so many steps, or some fewer."""
+    writer = _Writer(random)
+    return [step for _ in range(length) if (step := writer.write()) is not None]
+
+
 class _Writer:
-    """Makes steps of chance that mean something where the tape has come to. What stands first is the simplest."""
+    """Plays what it writes, so that it knows what would mean something next."""
 
-    def __init__(self) -> None:
-        self.player = Player()
-        self._dice = iter(b"")
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._player = Player()
 
-    def write(self, dice: bytes) -> Step | None:
-        """The next step, played on the model; None where chance wanted none, or nothing that anybody would do."""
-        self._dice = iter(dice)
-        make = self._pick(_KINDS)
-        if make is not None and not self.player.readings:
-            make = _Writer.create  # or it would be about nothing
-        step = None if make is None else make(self)
-        call = None if step is None else self.player.call(step)
+    def write(self) -> Step | None:
+        """The next step; None where it would be nothing that anybody would do."""
+        make = self._pick(_KINDS) if self._player.readings else _Writer.create
+        step = make(self)
+        call = None if step is None else self._player.call(step)
         if call is not None:
-            call.of(self.player.model)
-            self.player.look()
+            call.of(self._player.model)
+            self._player.look()
         return step if call is not None or isinstance(step, Wait | Outage) else None
 
     def _pick(self, options: Sequence[T]) -> T:
-        return options[next(self._dice, 0) % len(options)]
+        return self._random.choice(options)
 
     def _few(self, make: Callable[[], T]) -> tuple[T, ...]:
         return tuple(make() for _ in range(self._pick((1, 1, 1, 1, 2, 3))))
 
     def _read(self, id: str) -> int:
         """Which reading: as it is, mostly; else as it was before its last change, or long ago."""
-        seen = self.player.readings[id]
+        seen = self._player.readings[id]
         before = next((back for back in range(1, len(seen)) if seen[-1 - back].version != seen[-1].version), 0)
         return self._pick((0, 0, 0, 0, 0, 0, before, before, 1, 2, 5))
 
     def _id(self, likely: Callable[[Job], bool]) -> str:
         """One of the jobs there, mostly; now and then any that was seen, or one that has gone."""
-        jobs, seen = self.player.model.jobs, sorted(self.player.readings)
+        jobs, seen = self._player.model.jobs, sorted(self._player.readings)
         found = [job.id for job in jobs.values() if likely(job)] or seen
         gone = [id for id in seen if id not in jobs] or seen
         return self._pick(self._pick((found, found, found, found, seen, gone)))
@@ -107,7 +108,7 @@ class _Writer:
         )
 
     def claim(self) -> Step:
-        waiting = {job.queue for job in self.player.model.jobs.values() if job.state is JobState.QUEUED}
+        waiting = {job.queue for job in self._player.model.jobs.values() if job.state is JobState.QUEUED}
         queue = self._pick((*sorted(waiting) * 3, *QUEUES))
         worker = self._pick(WORKERS)
         return Claim(self._few(lambda: self._wish(self._pick((worker, worker, *WORKERS)))), queue)
@@ -127,7 +128,7 @@ class _Writer:
 
     def _decide(self) -> Decide:
         what = self._pick(_WANTED)
-        model = self.player.model
+        model = self._player.model
 
         def is_likely(job: Job) -> bool:
             match what.split():
@@ -153,8 +154,8 @@ class _Writer:
 
     def again(self) -> Step | None:
         """Mostly what was the last thing that happened to its job."""
-        sent = [(back, move) for back, (move, _) in enumerate(reversed(self.player.moves), 1)]
-        last = {job.last_operation for job in self.player.model.jobs.values()}
+        sent = [(back, move) for back, (move, _) in enumerate(reversed(self._player.moves), 1)]
+        last = {job.last_operation for job in self._player.model.jobs.values()}
         known = [back for back, move in sent if move.operation in last]
         return Moves((Again(self._pick([*known, *known, *(back for back, _ in sent[:3])])),)) if sent else None
 
@@ -164,7 +165,7 @@ class _Writer:
     def end_a_lease(self) -> Step:
         """Of a job that is to be canceled, where there is one, or of any."""
         what = self._pick(_ENDS)
-        leased = [job for job in self.player.model.jobs.values() if _is_leased(job)]
+        leased = [job for job in self._player.model.jobs.values() if _is_leased(job)]
         leased = [job for job in leased if not (what == "hand_back" and job.acknowledged)]
         canceled = [job for job in leased if job.cancel_requested]
         likely = self._pick((leased, canceled or leased))
@@ -172,12 +173,12 @@ class _Writer:
         return Moves((Decide(what, id, self._read(id)),))
 
     def replay(self) -> Step:
-        state = self._pick(sorted({job.state for job in self.player.model.jobs.values()} & ENDED) or [JobState.FAILED])
+        state = self._pick(sorted({job.state for job in self._player.model.jobs.values()} & ENDED) or [JobState.FAILED])
         id = self._id(lambda job: job.state is state)
         return Moves((Decide("replay", id, self._read(id)),))
 
     def reap_what_is_due(self) -> Step:
-        due = self.player.model.overdue()
+        due = self._player.model.overdue()
         return Moves(tuple(Decide("reap" if _is_leased(job) else "expire", job.id) for job in due))
 
     def renew(self) -> Step:
@@ -192,7 +193,7 @@ class _Writer:
         return Beat(self._pick(WORKERS), self._pick((None, None, 0, 1, -1)), self._pick(("", "host")))
 
     def delete(self) -> Step:
-        state = self._pick(sorted({job.state for job in self.player.model.jobs.values()}) or [JobState.QUEUED])
+        state = self._pick(sorted({job.state for job in self._player.model.jobs.values()}) or [JobState.QUEUED])
         ids = self._few(lambda: self._id(lambda job: job.state is state))
         return Delete(tuple(Remove(id, self._read(id)) for id in ids))
 
@@ -210,7 +211,7 @@ class _Writer:
         return Leased(queues, longer_than=self._pick((0, 1, SECOND)), limit=self._pick((1000, 1, 2)))
 
     def put_queue(self) -> Step:
-        name, what = self._pick((*sorted(self.player.model.settings), "none")), self._pick(_PUT)
+        name, what = self._pick((*sorted(self._player.model.settings), "none")), self._pick(_PUT)
         revision, create = self._pick(((None, False), (None, True), (0, False), (-1, False)))
         return PutQueue(name, what, revision, create)
 
@@ -219,9 +220,9 @@ class _Writer:
         return Names(verb, self._pick(((), names[:1], names[:0:-1])), bite=self._pick((1000, 1, 2)))
 
     def find(self) -> Step:
-        now = self.player.clock.now
-        ages = [now - job.create_time for job in self.player.model.jobs.values()] or [0]
-        seen = self._pick(sorted(self.player.readings))
+        now = self._player.clock.now
+        ages = [now - job.create_time for job in self._player.model.jobs.values()] or [0]
+        seen = self._pick(sorted(self._player.readings))
         return Find(
             bite=self._pick((1000, 1, 2)),
             is_count=self._pick(_NO_YES),
@@ -236,7 +237,7 @@ class _Writer:
 
     def wait(self) -> Step:
         """For a moment, or until the next thing becomes due, or until just before that."""
-        now, model = self.player.clock.now, self.player.model
+        now, model = self._player.clock.now, self._player.model
         times = {
             *(time for job in model.jobs.values() for time in (job.score, job.expire_time, job.lease_expire_time)),
             *(account.returned_at + REFUSED_FOR for account in model.accounts.values()),
@@ -270,7 +271,6 @@ _ENDS: Final = (
 )
 _PUT: Final = (*SETTINGS, "pause", "resume", "resume", "ceiling 1", "no ceiling", "retention 1 s")
 _KINDS: Final = (
-    None,
     *[_Writer.create] * 7,
     *[_Writer.claim] * 11,
     *[_Writer.moves] * 9,
@@ -291,14 +291,3 @@ _KINDS: Final = (
     _Writer.names,
     _Writer.outage,
 )
-
-
-def tapes(length: int) -> st.SearchStrategy[list[Step]]:
-    """Of so many steps at most. All dice are thrown at once: hypothesis would repeat whole throws of a list."""
-
-    def write(thrown: bytes) -> list[Step]:
-        writer = _Writer()
-        throws = (thrown[first : first + _DICE] for first in range(0, len(thrown), _DICE))
-        return [step for dice in throws if (step := writer.write(dice)) is not None]
-
-    return st.binary(min_size=length * _DICE, max_size=length * _DICE).map(write)

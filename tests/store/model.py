@@ -76,21 +76,17 @@ class Model:
         if not is_known and new.request_key is not None:
             self._requests[new.request_key] = (new.id, new.digest, self.now + DAY)
         if is_known or exists:
-            return self._created(CreateOutcome.EXISTED, job_id if is_known else new.id)
+            found = self.jobs.get(job_id if is_known else new.id)
+            return base.Created(CreateOutcome.EXISTED, found.id if found else job_id, self._position(found), job=found)
         self._digests[new.id] = new.digest
         self._make_queue(new.queue)
         state = JobState.QUEUED if (new.schedule_time or 0) <= self.now else JobState.SCHEDULED
         asked = {name: getattr(new, name) for name in _ASKED}
-        self._put(Job(**{**_BLANK, **asked, "state": state, "create_time": self.now}))
-        return self._created(CreateOutcome.CREATED, new.id)
+        job = self._put(Job(**{**_BLANK, **asked, "state": state, "create_time": self.now, "history": ()}))
+        return base.Created(CreateOutcome.CREATED, job.id, self._position(job), base.Standing.of(job))
 
-    def _created(self, outcome: CreateOutcome, job_id: str) -> base.Created:
-        job = self.jobs.get(job_id)
-        is_queued = job is not None and job.state is JobState.QUEUED
-        position = len(self._in(JobState.QUEUED, job.queue)) if job and is_queued else 0
-        if outcome is CreateOutcome.CREATED:
-            return base.Created(outcome, job_id, position, _standing(job))
-        return base.Created(outcome, job_id, position, job=job)
+    def _position(self, job: Job | None) -> int:
+        return len(self._in(JobState.QUEUED, job.queue)) if job and job.state is JobState.QUEUED else 0
 
     def get(self, job_ids: Sequence[str]) -> base.Snapshot:
         return base.Snapshot(self.now, [self.jobs.get(id) for id in job_ids])

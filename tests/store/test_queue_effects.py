@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Unpack
 
 import pytest
 from tests.store.making import (
@@ -29,8 +30,8 @@ from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.store.base import ClaimOutcome, Claims, Hints, Renewal, Store
 
 
-async def set_queue(store: Store, name: str = "default", *, create: bool = True, **changes: object) -> None:
-    answer = await store.put_queue(name, QueueChanges(**changes), create=create)  # type: ignore[typeddict-item]  # words
+async def set_queue(store: Store, name: str = "default", **changes: Unpack[QueueChanges]) -> None:
+    answer = await store.put_queue(name, changes, create=True)
     assert answer.outcome is Outcome.OK
 
 

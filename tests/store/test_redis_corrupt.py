@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from tests.valkey_process import Keyspace
 from jobwire_server.domain import policy
 from jobwire_server.domain.filter import JobFilter
 from jobwire_server.domain.guard import Outcome
-from jobwire_server.domain.job import DAY, HOUR, SECOND, Attempt, AttemptOutcome, JobState
+from jobwire_server.domain.job import DAY, HOUR, SECOND, Attempt, AttemptOutcome, Job, JobState
 from jobwire_server.domain.move import Deletion
 from jobwire_server.store.base import CreateOutcome, Renewal, Store, WorkerNotice
 from jobwire_server.store.redis import mending
@@ -133,7 +133,6 @@ async def test_a_scheduled_one_does_not_stop_promotion(
     plant(damage)
     clock.advance(1)
     assert await store.promote(limit=9) >= 2, "it may have gone with them, if nothing in it had to be read"
-    assert (await get(store, "bad")).state is JobState.FAILED
     assert ids((await claim(store, wish(number=9))).jobs) == ["a", "c"]
     assert await is_set_aside(store, clock)
 
@@ -282,32 +281,130 @@ async def test_a_damaged_state_does_not_make_purge_forget_where_the_job_is(
     assert await store.purge(limit=9) == 1
 
 
-async def test_an_edit_of_a_job_whose_due_time_is_gone_writes_nothing_by_halves(
-    store: Store, clock: Clock, plant: Planting
+@pytest.mark.parametrize("retention", ["inf", "nan", "1e300"])
+async def test_a_retention_beyond_all_numbers_makes_no_score(
+    store: Store, clock: Clock, plant: Planting, retention: str
 ) -> None:
-    await put(store, "bad", submission=b"payload", schedule_time=START + HOUR)
-    await put(store, "other", schedule_time=START + HOUR)
-    plant(lacking("schedule_time"))
-    await shove(store, "other", JobState.SCHEDULED, schedule_time=START + 1)
-    (bad,) = (await store.get(["bad"])).jobs
-    assert bad
-    edits = [
-        policy.edit(job, {"priority": 1}, payload=False, etag=None, now=clock.now)
-        for job in (await get(store, "other"), bad)
-    ]
-    moved = await store.move(edits)
-    assert [each.outcome for each in moved] == [Outcome.OK, Outcome.STALE]
-    assert (await get(store, "other")).priority == 1
+    """As a score it would be cut to one long past, and the result purged at once."""
+    job = await put(store, "bad", JobState.IN_PROGRESS, submission=b"payload")
+    plant(field("retention", retention))
+    assert await move(store, policy.complete("bad", job.token or b"", b"")) is Outcome.LOST
+    assert await store.purge(limit=9) == 0
     assert await is_set_aside(store, clock)
 
 
-async def test_a_release_of_a_job_whose_expiry_is_a_word_writes_nothing_by_halves(
-    store: Store, clock: Clock, plant: Planting
+async def _edit(store: Store, bad: Job, clock: Clock) -> object:
+    return await move(store, policy.edit(bad, {"priority": 1}, payload=False, etag=None, now=clock.now))
+
+
+async def _edit_with_others(store: Store, bad: Job, clock: Clock) -> object:
+    """Of one call each index is written by itself: those of other queues must not be before one that cannot be."""
+    jobs = [*[await get(store, f"far{n}") for n in range(5)], bad]
+    moves = [
+        policy.edit(job, {"schedule_time": START + DAY}, payload=False, etag=None, now=clock.now) for job in jobs[:-1]
+    ]
+    moves.append(policy.edit(bad, {"priority": 1}, payload=False, etag=None, now=clock.now))
+    return [moved.outcome for moved in await store.move(moves)]
+
+
+async def _hand_back(store: Store, bad: Job, clock: Clock) -> object:
+    return await move(store, policy.hand_back(bad, bad.token or b"", now=clock.now))
+
+
+async def _complete(store: Store, bad: Job, clock: Clock) -> object:
+    return await move(store, policy.complete("bad", bad.token or b"", b"result"))
+
+
+async def _renew(store: Store, bad: Job, clock: Clock) -> object:
+    return (await store.renew([Renewal(job_id="bad", token=bad.token or b"")]))[0].outcome
+
+
+async def _delete(store: Store, bad: Job, clock: Clock) -> object:
+    return (await store.delete([Deletion("bad", bad.version)]))[0]
+
+
+async def _claim(store: Store, bad: Job, clock: Clock) -> object:
+    return ids((await claim(store, wish(number=9))).jobs)
+
+
+async def _promote(store: Store, bad: Job, clock: Clock) -> object:
+    clock.now = max(clock.now, bad.score)
+    return await store.promote(limit=9)
+
+
+async def _purge(store: Store, bad: Job, clock: Clock) -> object:
+    clock.now = max(clock.now, bad.score)
+    return await store.purge(limit=9)
+
+
+STUMBLES: dict[str, tuple[JobState, Plant, Callable[[Store, Job, Clock], Awaitable[object]], object]] = {
+    "an edit, no due time": (JobState.SCHEDULED, lacking("schedule_time"), _edit, Outcome.STALE),
+    "an edit, due at a word": (
+        JobState.SCHEDULED,
+        field("schedule_time", "soon"),
+        _edit_with_others,
+        [*[Outcome.OK] * 5, Outcome.STALE],
+    ),
+    "an edit, no end": (JobState.CANCELED, lacking("finish_time"), _edit, Outcome.STALE),
+    "a hand-back, expires at a word": (JobState.IN_PROGRESS, field("expire_time", "soon"), _hand_back, Outcome.LOST),
+    "a hand-back, entered at nan": (JobState.IN_PROGRESS, field("queue_time", "nan"), _hand_back, Outcome.LOST),
+    "a completion, stays for a word": (JobState.IN_PROGRESS, field("retention", "long"), _complete, Outcome.LOST),
+    "a completion, version": (JobState.IN_PROGRESS, field("version", "x"), _complete, Outcome.LOST),
+    "a renewal, for nan": (JobState.IN_PROGRESS, field("lease_duration", "nan"), _renew, Outcome.LOST),
+    "a renewal, version": (JobState.IN_PROGRESS, field("version", "x"), _renew, Outcome.LOST),
+    "a deletion, fence": (JobState.IN_PROGRESS, field("fence", "x"), _delete, Outcome.STALE),
+    "a claim, version": (JobState.QUEUED, field("version", "x"), _claim, ["other"]),
+    "a claim, state": (JobState.QUEUED, lacking("state"), _claim, ["other"]),
+    "a promotion, version": (JobState.SCHEDULED, field("version", "x"), _promote, 1),
+    "a purge, state": (JobState.CANCELED, lacking("state"), _purge, 1),
+}
+"""A state, what is damaged then, the call that cannot go on, and what it answers in the end."""
+
+
+def contents(keyspace: Keyspace) -> dict[bytes, Any]:
+    """All that is stored, but for the times of sweeps."""
+    with keyspace.server.client() as client:
+        found = client.scan_iter(count=1000)
+        return {key: client.dump(key) for key in found if not key.endswith(b":swept")}
+
+
+@pytest.mark.parametrize("stumble", STUMBLES)
+async def test_a_call_that_stumbles_has_written_nothing(
+    store: Store,
+    keyspace: Keyspace,
+    clock: Clock,
+    plant: Planting,
+    monkeypatch: pytest.MonkeyPatch,
+    stumble: str,
 ) -> None:
-    job = await put(store, "bad", JobState.IN_PROGRESS, submission=b"payload", expire_time=START + HOUR)
-    assert job.token
-    plant(field("expire_time", "soon"))
-    assert await move(store, policy.hand_back(job, job.token, now=clock.now)) is Outcome.LOST
+    state, damage, call, answer = STUMBLES[stumble]
+    expiry = START + HOUR if "expires" in stumble else None
+    bad, _ = [
+        await put(store, id, state, submission=b"payload", retention=DAY // 2, expire_time=expiry)
+        for id in ("bad", "other")
+    ]
+    for n in range(5):
+        await put(store, f"far{n}", queue=f"far{n}", schedule_time=START + 30 * DAY)
+    plant(damage)
+    before = contents(keyspace)
+    at_the_stumble: list[dict[bytes, Any]] = []
+    mend = mending.mend
+
+    async def look_and_mend(*given: Any) -> int:
+        at_the_stumble.append(contents(keyspace))
+        return await mend(*given)
+
+    monkeypatch.setattr(mending, "mend", look_and_mend)
+    assert await call(store, bad, clock) == answer
+    assert at_the_stumble == [before]
+    assert await is_set_aside(store, clock)
+
+
+async def test_a_completion_whose_answer_cannot_be_read_is_lost(store: Store, clock: Clock, plant: Planting) -> None:
+    """It was done and is undone: nobody must hear OK of a job that has FAILED."""
+    job = await put(store, "bad", JobState.IN_PROGRESS, submission=b"payload")
+    plant(field("retry_count", "x"))
+    assert await move(store, policy.complete("bad", job.token or b"", b"result")) is Outcome.LOST
     assert await is_set_aside(store, clock)
 
 
@@ -326,7 +423,23 @@ async def test_an_entry_in_the_expiry_index_that_is_none_does_not_stop_the_sweep
 # --- the way of mending -------------------------------------------------------------------------------------
 
 
-async def test_many_damaged_jobs_at_the_head_do_not_hide_the_next(store: Store, keyspace: Keyspace) -> None:
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many jobs each round of mending has set aside."""
+    rounds: list[int] = []
+    mend = mending.mend
+
+    async def count(*given: Any) -> int:
+        rounds.append(await mend(*given))
+        return rounds[-1]
+
+    monkeypatch.setattr(mending, "mend", count)
+    return rounds
+
+
+async def test_many_damaged_jobs_at_the_head_are_set_aside_together(
+    store: Store, keyspace: Keyspace, rounds: list[int]
+) -> None:
     names = [f"bad{n:03}" for n in range(250)]
     await store.create([new_job(id) for id in (*names, "good")])
     with keyspace.server.client() as client:
@@ -334,6 +447,38 @@ async def test_many_damaged_jobs_at_the_head_do_not_hide_the_next(store: Store, 
             client.hset(f"{Keys(keyspace.prefix).tag}:job:{id}", *(("version", "x") if n % 2 else ("retry", "x")))
     assert ids((await claim(store, wish(number=300))).jobs) == ["good"]
     assert (await queue(store)).counts == {JobState.FAILED: 250, JobState.IN_PROGRESS: 1}
+    assert rounds == [250]
+
+
+async def test_many_damaged_jobs_that_only_their_readers_notice_are_set_aside_together(
+    store: Store, keyspace: Keyspace, rounds: list[int]
+) -> None:
+    """They are leased by then, and no longer at the head."""
+    names = [f"bad{n:03}" for n in range(250)]
+    await store.create([new_job(id) for id in (*names, "good")])
+    with keyspace.server.client() as client:
+        for id in names:
+            client.hset(f"{Keys(keyspace.prefix).tag}:job:{id}", "retry", "x")
+    assert ids((await claim(store, wish(number=300))).jobs) == ["good"]
+    assert rounds == [250]
+
+
+async def test_damage_far_from_the_heads_is_mended_one_by_one(
+    store: Store, keyspace: Keyspace, clock: Clock, rounds: list[int]
+) -> None:
+    """The leases that are oldest need not be those that end first."""
+    for id in ("bad1", "bad2"):
+        await store.create([new_job(id)])
+        await claim(store, wish(delivery=300))
+    clock.advance(1)
+    await store.create([new_job(f"j{n}") for n in range(1000)])
+    await claim(store, wish(number=1000, max_in_flight=2000))
+    with keyspace.server.client() as client:
+        for id in ("bad1", "bad2"):
+            client.hset(f"{Keys(keyspace.prefix).tag}:job:{id}", "retry", "x")
+    clock.advance(1)
+    assert len((await store.leased(longer_than=0, limit=2)).jobs) == 2
+    assert rounds == [1, 1]
 
 
 async def test_a_repeated_request_answers_its_damaged_job(store: Store, clock: Clock, plant: Planting) -> None:
@@ -361,7 +506,7 @@ async def test_what_is_intact_stays_and_versions_rise(store: Store, plant: Plant
         plant(field(name, "abc"))
         dead = await get(store, "bad")
         assert dead.version > last.version
-        assert dead.etag != last.etag
+        assert dead.revision > last.revision
 
 
 async def test_a_job_of_a_user_keeps_its_place_among_them(store: Store, clock: Clock, plant: Planting) -> None:

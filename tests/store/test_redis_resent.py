@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -35,7 +36,10 @@ async def proxy(keyspace: Keyspace) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def lossy(store: Store, proxy: Proxy, keyspace: Keyspace, clock: Clock) -> AsyncIterator[RedisStore]:
-    """A second server on the same keys, whose answers may get lost."""
+    """A second server on the same keys, whose answers may get lost; no answer is that a script is unknown."""
+    with keyspace.server.client() as client:
+        for path in (Path(scripts.__file__).parent / "lua").glob("*.lua"):
+            client.script_load(scripts.script(path.stem).source)
     lossy = RedisStore(f"redis://{proxy.address}/0?prefix={keyspace.prefix}", clock=clock, outage_gap=None)
     await lossy.open()
     yield lossy

@@ -1,11 +1,13 @@
-"""The Python client of jobwire: `AsyncClient` for producers, `Worker` for those who do the work.
+"""The Python client of jobwire: `AsyncClient` and `Client` for producers, `Worker` for those who do the work.
 
 What is not here is reached through `AsyncClient.stubs`, the generated and typed stubs of the whole contract.
 """
 
 from jobwire.v1.job_pb2 import Job, JobState, Payload, RetryPolicy
-from jobwire_client._runs import Settled
-from jobwire_client.client import AsyncClient, JobFields, Stubs, new_job
+from jobwire_client._async import AsyncClient
+from jobwire_client._channel import DEFAULT_TARGET, ConnectOptions
+from jobwire_client._core import Stubs
+from jobwire_client._sync import Client
 from jobwire_client.context import Handler, JobContext, PermanentError, Release, Retry, Stopped
 from jobwire_client.errors import (
     AlreadySettled,
@@ -24,6 +26,7 @@ from jobwire_client.errors import (
     NotBuilt,
     NotFound,
     PermissionDenied,
+    QueueNotFound,
     RequestIdReused,
     ResourceExhausted,
     ServerDraining,
@@ -35,15 +38,24 @@ from jobwire_client.errors import (
     TooManyStreams,
     Unauthenticated,
     Unavailable,
+    WorkerNotFound,
 )
+from jobwire_client.hooks import Ended, Settled
+from jobwire_client.models import EditFields, FilterFields, JobFields, QueueSettings, new_job, state_name
 from jobwire_client.worker import Worker
 
 __all__ = [
+    "DEFAULT_TARGET",
     "AlreadySettled",
     "AsyncClient",
+    "Client",
+    "ConnectOptions",
     "Contended",
     "DeadlineExceeded",
+    "EditFields",
+    "Ended",
     "EtagMismatch",
+    "FilterFields",
     "Handler",
     "IllegalTransition",
     "InternalError",
@@ -63,6 +75,8 @@ __all__ = [
     "Payload",
     "PermanentError",
     "PermissionDenied",
+    "QueueNotFound",
+    "QueueSettings",
     "Release",
     "RequestIdReused",
     "ResourceExhausted",
@@ -81,5 +95,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Worker",
+    "WorkerNotFound",
     "new_job",
+    "state_name",
 ]

@@ -6,12 +6,14 @@ import random
 from typing import Final
 
 FIRST: Final = 0.1
+LONGEST: Final = 2.0
+"""Seconds. After an outage everything runs again within 5 s, and a channel takes a second of its own to reconnect."""
 
 
 class Backoff:
     """Full jitter: a random wait below a bound that doubles from 0.1 s to `longest`, so that a crowd spreads out."""
 
-    def __init__(self, *, longest: float = 10.0) -> None:
+    def __init__(self, *, longest: float = LONGEST) -> None:
         self._bound = FIRST
         self._longest = longest
 

@@ -17,19 +17,28 @@ Body: TypeAlias = "Payload | bytes | JsonValue"
 """What a payload or a result may be given as."""
 
 
+def fill_payload(payload: Payload, body: Body) -> None:
+    """Bytes and str go as they are, anything else as JSON. TypeError, ValueError when JSON cannot say it."""
+    if isinstance(body, str):
+        payload.content_type = "text/plain"
+        payload.text = body
+    elif isinstance(body, bytes):
+        payload.content_type = "application/octet-stream"
+        payload.data = body
+    elif isinstance(body, Payload):
+        payload.CopyFrom(body)
+    else:
+        payload.content_type = "application/json"
+        payload.text = json.dumps(body, allow_nan=False)
+
+
 def to_payload(body: Body) -> Payload | None:
-    """None is no payload, bytes and str go as they are, anything else as JSON. TypeError when JSON cannot say it."""
-    match body:
-        case None:
-            return None
-        case Payload():
-            return body
-        case bytes():
-            return Payload(content_type="application/octet-stream", data=body)
-        case str():
-            return Payload(content_type="text/plain", text=body)
-        case _:
-            return Payload(content_type="application/json", text=json.dumps(body, allow_nan=False))
+    """None is no payload."""
+    if body is None or isinstance(body, Payload):
+        return body
+    payload = Payload()
+    fill_payload(payload, body)
+    return payload
 
 
 def payload_bytes(payload: Payload) -> bytes:

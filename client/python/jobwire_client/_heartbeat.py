@@ -1,4 +1,4 @@
-"""The heartbeat: a thread with its own connection, so that nothing a handler does to the event loop loses a lease."""
+"""The heartbeat: a thread, so that nothing a handler does to the event loop loses a lease."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import grpc
 from jobwire.v1.worker_pb2 import WorkerDirective, WorkerIdentity
 from jobwire.v1.worker_service_pb2 import HeartbeatRequest, LeaseBeat, LeaseStatus
 from jobwire.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobwire_client._backoff import Backoff
-from jobwire_client._channel import open_thread_channel
+from jobwire_client._backoff import LONGEST, Backoff
 from jobwire_client._outage import Outage, brief, is_expected
 from jobwire_client.errors import JobwireError, from_rpc_error
 
@@ -44,8 +43,8 @@ Heard = Callable[[Sequence[Beaten], WorkerDirective.ValueType], None]
 class Heartbeat:
     """Beats at once for a lease that is new, and for all of them every third of the lease's length."""
 
-    def __init__(self, target: str, worker: WorkerIdentity, lease_duration: float, heard: Heard) -> None:
-        self._target = target
+    def __init__(self, channel: grpc.Channel, worker: WorkerIdentity, lease_duration: float, heard: Heard) -> None:
+        self._workers = WorkerServiceStub(channel)
         self._worker = worker
         self._interval = lease_duration / 3
         self._timeout = min(max(self._interval, SHORTEST_CALL), LONGEST_CALL)
@@ -56,7 +55,9 @@ class Heartbeat:
         self._is_stopping = False
         self._next_round = 0.0
         self._not_before = 0.0
-        """While the server cannot be reached, new leases wait as well."""
+        """While the server cannot be reached, those wait that it has not heard of."""
+        self._has_news = False
+        """A delivery has come since the latest beat, so there is somebody who can be told."""
         # A daemon: whatever becomes of the worker, its process can end.
         self._thread = threading.Thread(target=self._beat, name="jobwire-heartbeat", daemon=True)
 
@@ -70,11 +71,14 @@ class Heartbeat:
             self._changed.notify()
         self._thread.join()
 
-    def hold(self, leases: Sequence[tuple[str, str]]) -> None:
-        """Beats for these (token, job id) from now on, and once at once."""
+    def hold(self, leases: Sequence[tuple[str, str]], announce: Callable[[], object]) -> None:
+        """Beats for these (token, job id) from now on, and once at once: whoever delivers can be reached. Calls
+        `announce` before any answer to that can come."""
         with self._changed:
+            announce()
             self._held.update(leases)
             self._unacknowledged.update(leases)
+            self._has_news = True
             self._changed.notify()
 
     def drop(self, token: str) -> None:
@@ -84,43 +88,43 @@ class Heartbeat:
             self._unacknowledged.pop(token, None)
 
     def _beat(self) -> None:
-        with open_thread_channel(self._target) as channel:
-            workers = WorkerServiceStub(channel)
-            backoff, outage = Backoff(longest=self._interval), Outage()
-            latest = time.monotonic()
-            self._next_round = latest + self._interval
-            while True:
-                with self._changed:
-                    self._changed.wait_for(self._is_due, max(self._next_round - time.monotonic(), 0))
-                    if self._is_stopping:
-                        return
-                    now = time.monotonic()
-                    is_round = now >= self._next_round
-                    leases = list((self._held if is_round else self._unacknowledged).items())
-                if is_round:
-                    self._next_round = now + self._interval
-                if not leases and now < latest + IDLE:
-                    continue
-                error = self._send(workers, leases)
-                if error is None:
-                    latest = now
-                    self._not_before = 0.0
-                    backoff.reset()
-                    outage.end()
-                else:
-                    wait = backoff.next()
-                    self._next_round = self._not_before = time.monotonic() + wait
-                    # One without leases renews nothing; that the server is away is said by the claim stream.
-                    level = (
-                        outage.level(brief(error), wait, is_expected=is_expected(error)) if leases else logging.DEBUG
-                    )
-                    log.log(level, "a heartbeat for %d jobs was not answered: %s", len(leases), brief(error))
+        # However long the lease: what is delivered after an outage has 10 s to be acknowledged.
+        backoff, outage = Backoff(longest=min(self._interval, LONGEST)), Outage()
+        latest = time.monotonic()
+        self._next_round = latest + self._interval
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._is_due, max(self._next_round - time.monotonic(), 0))
+                if self._is_stopping:
+                    return
+                now = time.monotonic()
+                is_round = now >= self._next_round
+                self._has_news = False
+                leases = list((self._held if is_round else self._unacknowledged).items())
+            if is_round:
+                self._next_round = now + self._interval
+            if not leases and now < latest + IDLE:
+                continue
+            error = self._send(leases)
+            if error is None:
+                latest = now
+                self._not_before = 0.0
+                backoff.reset()
+                outage.end()
+            else:
+                wait = backoff.next()
+                self._next_round = self._not_before = time.monotonic() + wait
+                # One without leases renews nothing; that the server is away is said by the claim stream.
+                level = outage.level(brief(error), wait, is_expected=is_expected(error)) if leases else logging.DEBUG
+                log.log(level, "a heartbeat for %d jobs was not answered: %s", len(leases), brief(error))
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        return self._is_stopping or now >= self._next_round or (bool(self._unacknowledged) and now >= self._not_before)
+        if self._is_stopping or self._has_news or now >= self._next_round:
+            return True
+        return bool(self._unacknowledged) and now >= self._not_before
 
-    def _send(self, workers: WorkerServiceStub, leases: Sequence[tuple[str, str]]) -> JobwireError | None:
+    def _send(self, leases: Sequence[tuple[str, str]]) -> JobwireError | None:
         """Why some were not answered; None: all were."""
         for start in range(0, len(leases) or 1, LEASES_AT_ONCE):
             some = leases[start : start + LEASES_AT_ONCE]
@@ -128,7 +132,7 @@ class Heartbeat:
                 worker=self._worker, leases=[LeaseBeat(job_id=job_id, token=token) for token, job_id in some]
             )
             try:
-                answer = workers.Heartbeat(request, timeout=self._timeout)
+                answer = self._workers.Heartbeat(request, timeout=self._timeout)
             except grpc.RpcError as rpc_error:
                 return from_rpc_error(rpc_error)
             with self._changed:

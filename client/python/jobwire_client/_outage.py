@@ -19,6 +19,10 @@ class Outage:
         self._since: float | None = None
         self._cause = ""
 
+    @property
+    def is_under_way(self) -> bool:
+        return self._since is not None
+
     def level(self, cause: str, wait: float, *, is_expected: bool = False) -> int:
         """Takes a failure down; how loud a line about it is to be."""
         if self._since is None:

@@ -6,57 +6,37 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import timedelta
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
-from jobwire.v1.job_pb2 import Job, JobError
-from jobwire.v1.job_service_pb2 import (
-    Assignment,
-    CompleteJob,
-    FailJob,
-    ReleaseJob,
-    ReportProgress,
-    UpdateJobRequest,
-    UpdateJobResponse,
-)
-from jobwire_client._convert import Body, clean_text, to_duration, to_payload
-from jobwire_client._settler import Settler
-from jobwire_client.context import Handler, JobContext, PermanentError, Release, Retry, Stopped
-from jobwire_client.errors import AlreadySettled, JobNotFound, JobwireError, LeaseLost
+from jobwire.v1.job_pb2 import Job
+from jobwire.v1.job_service_pb2 import Assignment, ReportProgress, UpdateJobRequest, UpdateJobResponse
+from jobwire_client._convert import Body, clean_text
+from jobwire_client._settler import Settler, completion, failure, failure_from, is_over, release
+from jobwire_client.context import Handler, JobContext, PermanentError, Release, Stopped
+from jobwire_client.errors import JobwireError, LeaseLost
+from jobwire_client.hooks import Ended, Hooks, Settled, tell
 
 UNKNOWN_TYPE_DELAY: Final = 30.0
 """Seconds for which a job without a handler here is left to other workers."""
 STOP_TIMEOUT: Final = 5.0
 """Seconds a stopped handler has to end, and the settlements after it to be answered, when the worker shuts down."""
 
+ABANDON_TIMEOUT: Final = 1.0
+"""Seconds that those are waited for which have not heeded that."""
+
 log = logging.getLogger("jobwire.worker")
 
 
 class Leases(Protocol):
-    """What keeps leases alive: the heartbeat."""
-
-    def hold(self, leases: list[tuple[str, str]]) -> None:
-        """Beats for these (token, job id)."""
+    """What keeps leases alive: the heartbeat. It has been told of a delivery before that comes here."""
 
     def drop(self, token: str) -> None:
         """Beats for it no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """How one run ended, as the server answered."""
-
-    job: Job
-    """As it was claimed."""
-    fence: int
-    verb: str
-    """`complete`, `fail` or `release`."""
-    answer: UpdateJobResponse | JobwireError
 
 
 class _Phase(Enum):
@@ -72,17 +52,18 @@ class _Run:
 
     def __init__(self, assignment: Assignment, context: JobContext, older: _Run | None) -> None:
         self.assignment = assignment
+        self.job = assignment.job
         self.context = context
         self.older = older
         self.phase = _Phase.WAITING
-        self.handler: asyncio.Task[Body] | None = None
+        self.deadline: float | None = None
+        """By the loop's clock: the end of its `execution_timeout`."""
+        self.task: asyncio.Task[None] | None = None
+        """While the handler runs in it."""
         self.is_acknowledged = False
         self.is_lost = False
         self.is_given_back = False
-
-    @property
-    def job(self) -> Job:
-        return self.assignment.job
+        self.is_timed_out = False
 
     @property
     def may_start(self) -> bool:
@@ -93,8 +74,14 @@ class _Run:
         if self.context.stopped:
             return
         self.context.stop(cancel_reason=cancel_reason)
-        if self.handler is not None:
-            self.handler.cancel()
+        if self.task is not None:
+            self.task.cancel()
+
+    def time_out(self) -> None:
+        """The server takes the job back by itself; the handler must not go on beside the next attempt."""
+        if not self.context.stopped:
+            self.is_timed_out = True
+            self.stop()
 
 
 class Runs:
@@ -107,13 +94,14 @@ class Runs:
         concurrency: int,
         settler: Settler,
         leases: Leases,
-        on_settled: Callable[[Settled], None] | None,
+        hooks: Hooks,
     ) -> None:
         self._handlers = handlers
+        self._is_async = {type: is_async(handler) for type, handler in handlers.items()}
         self._free = concurrency
         self._settler = settler
         self._leases = leases
-        self._on_settled = on_settled
+        self._hooks = hooks
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="jobwire-handler")
         self._newest: dict[str, _Run] = {}
         self._by_token: dict[str, _Run] = {}
@@ -130,12 +118,13 @@ class Runs:
         return len(self._by_token)
 
     def assign(self, assignments: Iterable[Assignment]) -> None:
-        """Takes jobs over. They are acknowledged first, whatever comes of them then."""
+        """Takes jobs over, which are beaten for already."""
         runs: list[_Run] = []
         for assignment in assignments:
             older = self._newest.get(assignment.job.id)
             if older is not None and older.assignment.fence >= assignment.fence:
                 log.warning("job %s came with an old fence, ignored", assignment.job.id)
+                self._leases.drop(assignment.token)
                 continue
             if older is not None and older.phase is _Phase.WAITING:
                 older_still = older.older
@@ -145,9 +134,11 @@ class Runs:
                 log.warning("job %s was claimed anew while it runs here, stopping the older run", assignment.job.id)
                 self._lose(older)
             run = _Run(assignment, JobContext(assignment, self._reporter(assignment)), older)
+            if assignment.job.HasField("execution_timeout"):
+                timeout = assignment.job.execution_timeout.ToTimedelta().total_seconds()
+                run.deadline = asyncio.get_running_loop().time() + timeout
             self._newest[run.job.id] = self._by_token[assignment.token] = run
             runs.append(run)
-        self._leases.hold([(run.assignment.token, run.job.id) for run in runs])
         for run in runs:
             if self._is_draining:
                 self._settle_unstarted(run, release())
@@ -211,12 +202,10 @@ class Runs:
             state = "is still running" if run.phase is _Phase.RUNNING else "is not settled"
             log.error("job %s %s at the end of the drain, its lease will run out", run.job.id, state)
         self._is_abandoned = True
-        for run in self._by_token.values():
-            if run.handler is not None:
-                run.handler.cancel()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=ABANDON_TIMEOUT)
         self._threads.shutdown(wait=False)
 
     # --- from assignment to settlement
@@ -236,43 +225,67 @@ class Runs:
         self._waiting.extendleft(reversed(held_up))
 
     async def _execute(self, run: _Run) -> None:
+        loop = asyncio.get_running_loop()
+        timer = None if run.deadline is None else loop.call_at(run.deadline, run.time_out)
+        began = time.perf_counter()
         try:
-            change = await self._outcome(run)
+            change, error = await self._outcome(run)
         finally:
+            if timer is not None:
+                timer.cancel()
             self._free += 1
             run.phase = _Phase.SETTLING
+            run.task = None
             self._start()
+        verb = "lost" if run.is_lost else change.WhichOneof("change") or ""
+        if self._hooks.on_end is not None:
+            seconds = time.perf_counter() - began
+            tell(self._hooks.on_end, Ended(run.job, run.assignment.fence, verb, seconds, error), run.job)
         if run.is_lost:
             log.info("job %s was taken from this worker, nothing is reported", run.job.id)
             self._end(run)
         else:
             await self._settle(run, change)
 
-    async def _outcome(self, run: _Run) -> UpdateJobRequest:
+    async def _outcome(self, run: _Run) -> tuple[UpdateJobRequest, BaseException | None]:
         """Runs the handler to its end, however that comes, and says what to report."""
-        run.handler = asyncio.create_task(self._handle(run))
-        await asyncio.wait([run.handler])
-        if run.handler.cancelled():
-            # By us, unless the handler cancelled itself.
-            return release() if run.context.stopped else failure(code="CancelledError", message="cancelled itself")
-        error = run.handler.exception()
-        if error is None:
-            try:
-                return UpdateJobRequest(complete=CompleteJob(result=to_payload(run.handler.result())))
-            except (TypeError, ValueError) as not_a_result:
-                error = not_a_result
+        if run.context.stopped:
+            return release(), None
+        run.task = task = cast("asyncio.Task[None]", asyncio.current_task())
+        tell(self._hooks.on_start, run.context, run.job)
+        failed: BaseException
+        try:
+            return completion(await self._handle(run)), None
+        except asyncio.CancelledError as cancelled:
+            if self._is_abandoned:
+                raise
+            failed = cancelled
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a handler raises, sys.exit() included, is its own failure
+            failed = error
+        finally:
+            # What cancelled the handler is not to be felt by its settlement.
+            while task.cancelling():
+                task.uncancel()
+        return self._verdict(run, failed)
+
+    def _verdict(self, run: _Run, error: BaseException) -> tuple[UpdateJobRequest, BaseException | None]:
         if isinstance(error, Release):
-            return release(error.delay)
-        if run.context.stopped and isinstance(error, Stopped):
-            return release()
-        if run.is_given_back and not isinstance(error, PermanentError):
-            return release()  # A deploy must not eat the retries.
+            return release(error.delay), None
+        is_end_of_stop = run.context.stopped and isinstance(error, Stopped | asyncio.CancelledError)
+        if run.is_timed_out and is_end_of_stop:
+            timeout = run.job.execution_timeout.ToTimedelta().total_seconds()
+            return failure(code="EXECUTION_TIMEOUT", message=f"it ran for {timeout:g} s"), error
+        # A deploy must not eat the retries.
+        if is_end_of_stop or (run.is_given_back and not isinstance(error, PermanentError)):
+            return release(), None
         log.info("job %s (%s) failed in attempt %d", run.job.id, run.job.type, run.job.attempt, exc_info=error)
-        return failure_from(error)
+        if isinstance(error, asyncio.CancelledError):
+            return failure(code="CancelledError", message="cancelled itself"), error
+        return failure_from(error), error
 
     async def _handle(self, run: _Run) -> Body:
         handler = self._handlers[run.job.type]
-        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+        if self._is_async[run.job.type]:
             answer = handler(run.context)
         else:
             answer = await self._in_thread(handler, run.context)
@@ -307,12 +320,9 @@ class Runs:
             self._end(run)
         if isinstance(answer, JobwireError):
             log.warning("the settlement of job %s was refused: %s", run.job.id, answer)
-        if self._on_settled is not None:
+        if self._hooks.on_settled is not None:
             verb = change.WhichOneof("change") or ""
-            try:
-                self._on_settled(Settled(run.job, run.assignment.fence, verb, answer))
-            except Exception:
-                log.exception("on_settled failed for job %s", run.job.id)
+            tell(self._hooks.on_settled, Settled(run.job, run.assignment.fence, verb, answer), run.job)
 
     async def _send(self, run: _Run, change: UpdateJobRequest) -> UpdateJobResponse | JobwireError:
         change.job_id, change.token = run.job.id, run.assignment.token
@@ -384,31 +394,6 @@ class Runs:
             log.critical("a bug in the worker: a job was left without a settlement", exc_info=error)
 
 
-def is_over(error: JobwireError) -> bool:
-    """Nothing more can be reported of that attempt."""
-    return isinstance(error, LeaseLost | AlreadySettled | JobNotFound)
-
-
-def release(delay: float | timedelta = 0) -> UpdateJobRequest:
-    return UpdateJobRequest(release=ReleaseJob(delay=to_duration(delay) if delay else None))
-
-
-def failure(
-    *, code: str, message: str, permanent: bool = False, after: float | timedelta | None = None
-) -> UpdateJobRequest:
-    """Cut to what the contract takes: a failure must not get lost for its length."""
-    error = JobError(code=clean_text(code, 256), message=clean_text(message, 4096))
-    delay = None if after is None else to_duration(after)
-    return UpdateJobRequest(fail=FailJob(error=error, permanent=permanent, retry_delay=delay))
-
-
-def failure_from(error: BaseException) -> UpdateJobRequest:
-    """What an exception of a handler means."""
-    name = type(error).__name__
-    match error:
-        case PermanentError():
-            return failure(code=error.code or name, message=str(error), permanent=True)
-        case Retry():
-            return failure(code=error.code or name, message=str(error), after=error.after)
-        case _:
-            return failure(code=name, message=str(error))
+def is_async(handler: Handler) -> bool:
+    """Runs in the event loop, not in a thread."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)

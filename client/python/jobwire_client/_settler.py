@@ -1,52 +1,47 @@
-"""Settlements, many to a call."""
+"""Settlements: what is said in them, and how they travel, many to a call."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import grpc
 
+from jobwire.v1.job_pb2 import JobError
 from jobwire.v1.job_service_pb2 import (
     BatchUpdateJobsRequest,
-    BatchUpdateJobsResponse,
+    FailJob,
+    ReleaseJob,
     UpdateJobRequest,
     UpdateJobResponse,
 )
-from jobwire_client._backoff import Backoff
+from jobwire_client._coalescer import Coalescer
+from jobwire_client._convert import Body, clean_text, fill_payload, to_duration
 from jobwire_client._outage import brief
-from jobwire_client.client import in_batches
-from jobwire_client.errors import JobwireError, from_item_error, from_rpc_error
+from jobwire_client.context import PermanentError, Retry
+from jobwire_client.errors import (
+    AlreadySettled,
+    JobNotFound,
+    JobwireError,
+    LeaseLost,
+    from_item_error,
+    from_rpc_error,
+)
 
 if TYPE_CHECKING:
     from jobwire.v1.job_service_pb2_grpc import JobServiceAsyncStub
 
-TIMEOUT: Final = 10.0
-"""Seconds until one call counts as unanswered. Short leases are beaten meanwhile."""
-
-LONGEST_WAIT: Final = 2.0
-"""Seconds between repeats at most: each settlement that waits is a job that others wait for."""
-
 log = logging.getLogger("jobwire.worker")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Update:
-    request: UpdateJobRequest
-    answer: asyncio.Future[UpdateJobResponse]
-
-
 class Settler:
-    """Sends the updates of one worker: one call in flight, the rest gather for the next. No timer."""
+    """Sends the updates of one worker, coalesced: those of one job stay in order."""
 
     def __init__(self, jobs: JobServiceAsyncStub) -> None:
         self._jobs = jobs
-        self._waiting: deque[_Update] = deque()
-        self._sending: asyncio.Task[None] | None = None
+        self._updates: Coalescer[UpdateJobRequest, UpdateJobResponse] = Coalescer(self._send, calls=1)
 
     async def send(self, request: UpdateJobRequest) -> UpdateJobResponse:
         """Delivers one update; raises the JobwireError that it was refused with.
@@ -55,87 +50,61 @@ class Settler:
         server accepts it late as long as nobody else was given the job, and tells when somebody was. An unanswered
         progress report is not repeated.
         """
-        update = _Update(request, asyncio.get_running_loop().create_future())
-        self._waiting.append(update)
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send_all())
-        return await update.answer
+        is_settlement = not request.HasField("progress")
+        return await self._updates.submit(request, deadline=None, is_repeatable=is_settlement)
 
     async def close(self) -> None:
         """Gives up what is still unanswered."""
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+        await self._updates.close()
 
-    async def _send_all(self) -> None:
-        backoff = Backoff(longest=LONGEST_WAIT)
+    async def _send(
+        self, requests: Sequence[UpdateJobRequest], timeout: float
+    ) -> Sequence[UpdateJobResponse | JobwireError]:
         try:
-            while self._waiting:
-                updates = [update for update in self._waiting if not update.answer.done()]
-                self._waiting.clear()
-                batches = in_batches([update.request for update in updates])
-                batch = updates[: len(next(iter(batches), ()))]
-                self._waiting.extend(updates[len(batch) :])
-                if (wait := await self._send_batch(batch, backoff)) is not None:
-                    await asyncio.sleep(wait)
-        finally:
-            self._sending = None
-
-    async def _send_batch(self, batch: Sequence[_Update], backoff: Backoff) -> float | None:
-        """Answers each update, or puts it back to be sent again; then the answer is how long to wait before that."""
-        if not batch:
-            return None
-        try:
-            answer: BatchUpdateJobsResponse = await self._jobs.BatchUpdateJobs(
-                BatchUpdateJobsRequest(requests=[update.request for update in batch]), timeout=TIMEOUT
-            )
+            answer = await self._jobs.BatchUpdateJobs(BatchUpdateJobsRequest(requests=requests), timeout=timeout)
         except grpc.aio.AioRpcError as rpc_error:
             error = from_rpc_error(rpc_error)
-            if _is_worth_repeating(error):
-                log.info("%d updates are not answered yet, sending them again: %s", len(batch), brief(error))
-                self._put_back(batch, error)
-                return backoff.next(at_least=error.retry_after)
-            if len(batch) == 1:
-                _refuse(batch[0], error)
-                return None
-            # One of them may have spoilt the whole call: each on its own.
-            for update in batch:
-                if (wait := await self._send_batch([update], backoff)) is not None:
-                    await asyncio.sleep(wait)
-            return None
-        wait = None
-        for update, result in zip(batch, answer.results, strict=True):
-            if not result.HasField("error"):
-                _accept(update, result.response)
-                continue
-            error = from_item_error(result.error)
-            if _is_worth_repeating(error):
-                self._put_back([update], error)
-                wait = backoff.next()
-            else:
-                _refuse(update, error)
-        if wait is None:
-            backoff.reset()
-        return wait
-
-    def _put_back(self, batch: Sequence[_Update], error: JobwireError) -> None:
-        """In front of what has come meanwhile: updates of one job stay in order."""
-        for update in reversed(batch):
-            if update.request.HasField("progress"):
-                _refuse(update, error)
-            else:
-                self._waiting.appendleft(update)
+            log.info("%d updates are not answered: %s", len(requests), brief(error))
+            raise error from None
+        return [
+            from_item_error(result.error) if result.HasField("error") else result.response for result in answer.results
+        ]
 
 
-def _is_worth_repeating(error: JobwireError) -> bool:
-    return error.is_outcome_unknown or error.retry_after is not None or error.reason == "CONTENDED"
+def completion(result: Body) -> UpdateJobRequest:
+    """TypeError, ValueError for a result that cannot be sent."""
+    change = UpdateJobRequest()
+    change.complete.SetInParent()
+    if result is not None:
+        fill_payload(change.complete.result, result)
+    return change
 
 
-def _accept(update: _Update, response: UpdateJobResponse) -> None:
-    if not update.answer.done():
-        update.answer.set_result(response)
+def is_over(error: JobwireError) -> bool:
+    """Nothing more can be reported of that attempt."""
+    return isinstance(error, LeaseLost | AlreadySettled | JobNotFound)
 
 
-def _refuse(update: _Update, error: JobwireError) -> None:
-    if not update.answer.done():
-        update.answer.set_exception(error)
+def release(delay: float | timedelta = 0) -> UpdateJobRequest:
+    return UpdateJobRequest(release=ReleaseJob(delay=to_duration(delay) if delay else None))
+
+
+def failure(
+    *, code: str, message: str, permanent: bool = False, after: float | timedelta | None = None
+) -> UpdateJobRequest:
+    """Cut to what the contract takes: a failure must not get lost for its length."""
+    error = JobError(code=clean_text(code, 256), message=clean_text(message, 4096))
+    delay = None if after is None else to_duration(after)
+    return UpdateJobRequest(fail=FailJob(error=error, permanent=permanent, retry_delay=delay))
+
+
+def failure_from(error: BaseException) -> UpdateJobRequest:
+    """What an exception of a handler means."""
+    name = type(error).__name__
+    match error:
+        case PermanentError():
+            return failure(code=error.code or name, message=str(error), permanent=True)
+        case Retry():
+            return failure(code=error.code or name, message=str(error), after=error.after)
+        case _:
+            return failure(code=name, message=str(error))

@@ -41,7 +41,7 @@ class Release(Exception):
 
 
 class Stopped(Exception):
-    """Raised by `JobContext.raise_if_stopped`: what a handler does from here on would be in vain."""
+    """Raised by `JobContext.check`: what a handler does from here on would be in vain."""
 
 
 class JobContext:
@@ -53,6 +53,8 @@ class JobContext:
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._cancel_reason: str | None = None
+        self._latest: tuple[float | None, str] | None = None
+        """What a thread has reported last, until it is sent."""
 
     @property
     def job(self) -> Job:
@@ -97,8 +99,9 @@ class JobContext:
         """Blocks a plain handler's thread until it should end (True) or `timeout` seconds have passed."""
         return self._stopped.wait(timeout)
 
-    def raise_if_stopped(self) -> None:
-        """The way out for a plain handler. What it returns instead counts as a completion, also after a cancel."""
+    def check(self) -> None:
+        """The way out for a plain handler: raises Stopped when it should end. What it returns instead counts as a
+        completion, also after a cancel."""
         if self._stopped.is_set():
             raise Stopped
 
@@ -107,8 +110,16 @@ class JobContext:
         await self._report(fraction, message)
 
     def report_from_thread(self, fraction: float | None = None, message: str = "") -> None:
-        """The same for a plain handler, without waiting for it to arrive."""
-        asyncio.run_coroutine_threadsafe(self.report(fraction, message), self._loop)
+        """The same for a plain handler, without waiting for it to arrive. Of those that wait the latest is sent."""
+        is_sending, self._latest = self._latest is not None, (fraction, message)
+        if not is_sending:
+            asyncio.run_coroutine_threadsafe(self._report_latest(), self._loop)
+
+    async def _report_latest(self) -> None:
+        while (latest := self._latest) is not None:
+            await self._report(*latest)
+            if self._latest is latest:
+                self._latest = None
 
     def stop(self, *, cancel_reason: str | None = None) -> None:
         """For the worker: sets the flags."""

@@ -49,11 +49,13 @@ class JobwireError(Exception):
         """The faulty fields by path, each with what is wrong with it."""
         self.retry_after = retry_after
         """Seconds after which the same call may succeed; None where the server did not say."""
-
-    @property
-    def is_outcome_unknown(self) -> bool:
+        self.is_outcome_unknown = code in _UNKNOWN
         """The call may have taken effect. False: it changed nothing."""
-        return self.code in _UNKNOWN
+
+    def came_after(self, earlier: JobwireError | None) -> None:
+        """For whoever repeats calls: an earlier try of unknown outcome may be what a repeat is refused for."""
+        if earlier is not None and earlier.is_outcome_unknown and self.reason in _SELF_INFLICTED:
+            self.is_outcome_unknown = True
 
 
 class InvalidField(JobwireError):
@@ -74,6 +76,14 @@ class NotFound(JobwireError):
 
 class JobNotFound(NotFound):
     """The job is unknown, deleted, or past its retention."""
+
+
+class QueueNotFound(NotFound):
+    """The queue never had a job nor a setting, or has been forgotten since."""
+
+
+class WorkerNotFound(NotFound):
+    """The worker has never been heard, or not for so long that it was forgotten."""
 
 
 class IllegalTransition(JobwireError):
@@ -161,14 +171,15 @@ class InternalError(JobwireError):
 
 
 _UNKNOWN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+_SELF_INFLICTED: Final = frozenset({"ETAG_MISMATCH", "ILLEGAL_TRANSITION", "JOB_NOT_FOUND", "LEASE_LOST"})
 
 _BY_REASON: Final[Mapping[str, type[JobwireError]]] = {
     "INVALID_FIELD": InvalidField,
     "REQUEST_ID_REUSED": RequestIdReused,
     "JOB_EXISTS": JobExists,
     "JOB_NOT_FOUND": JobNotFound,
-    "QUEUE_NOT_FOUND": NotFound,
-    "WORKER_NOT_FOUND": NotFound,
+    "QUEUE_NOT_FOUND": QueueNotFound,
+    "WORKER_NOT_FOUND": WorkerNotFound,
     "ILLEGAL_TRANSITION": IllegalTransition,
     "LEASE_REQUIRED": LeaseRequired,
     "LEASE_LOST": LeaseLost,
@@ -229,8 +240,13 @@ def from_rpc_error(error: grpc.RpcError) -> JobwireError:
 def from_item_error(error: ItemError) -> JobwireError:
     """The exception for one refused item of a batch."""
     code = _CODES.get(error.code, grpc.StatusCode.UNKNOWN)
+    field = error.metadata.get("field")
     return _class_for(error.reason, code)(
-        error.message, code=code, reason=error.reason or code.name, metadata=error.metadata
+        error.message,
+        code=code,
+        reason=error.reason or code.name,
+        metadata=error.metadata,
+        fields={field: error.message} if field else None,
     )
 
 

@@ -1,12 +1,20 @@
 """A worker: claims jobs, runs the handlers of their types, settles.
 
-    worker = Worker(queues=["mail"], concurrency=10)
-
-    @worker.handler("email.send")
-    async def send(context: JobContext) -> None:
-        ...
-
-    worker.run_forever()
+>>> async def main():
+...     worker = Worker(address, queues=["greetings"], concurrency=10)
+...
+...     @worker.handler("hello")
+...     async def hello(job: JobContext) -> str:
+...         return f"hello, {job.text}"
+...
+...     working = asyncio.create_task(worker.run())  # a program that does nothing else: worker.run_forever()
+...     async with AsyncClient(address) as client:
+...         made = await client.create("hello", "world", queue="greetings")
+...         print((await client.wait(made.id)).result.text)
+...     worker.stop()
+...     await working
+>>> asyncio.run(main())
+hello, world
 
 A job may run more than once: at least once is what a lease can promise. Handlers whose effects must not be doubled hand
 `context.fence` to what they write to.
@@ -24,40 +32,33 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, TypeVar
-
-import grpc
+from typing import Any, Final, NoReturn, TypeVar, Unpack
 
 from jobwire.v1.job_service_pb2 import ClaimJobRequest, ClaimJobResponse
 from jobwire.v1.job_service_pb2_grpc import JobServiceStub
 from jobwire.v1.worker_pb2 import WorkerDirective, WorkerIdentity
 from jobwire.v1.worker_service_pb2 import LeaseState
-from jobwire_client._backoff import Backoff
-from jobwire_client._channel import DEFAULT_TARGET, open_channel
+from jobwire_client._channel import DEFAULT_TARGET, Connection, ConnectOptions
+from jobwire_client._claims import Claims
 from jobwire_client._convert import to_duration
 from jobwire_client._heartbeat import Beaten, Heartbeat
-from jobwire_client._outage import Outage, brief, is_expected
-from jobwire_client._runs import Runs, Settled
+from jobwire_client._runs import Runs
 from jobwire_client._settler import Settler
-from jobwire_client.context import Handler
-from jobwire_client.errors import JobwireError, Superseded, from_rpc_error
+from jobwire_client.context import Handler, JobContext
+from jobwire_client.hooks import Ended, Hooks, Settled
 
-if TYPE_CHECKING:  # at run time neither class takes parameters
-    ClaimStream: TypeAlias = grpc.aio.UnaryStreamCall[ClaimJobRequest, ClaimJobResponse]
-    ClaimJob: TypeAlias = grpc.aio.UnaryStreamMultiCallable[ClaimJobRequest, ClaimJobResponse]
-
-SILENCE: Final = 45.0
-"""Seconds without a word, three keepalives, after which a stream counts as dead although its connection lives."""
 ACKNOWLEDGE_TIMEOUT: Final = 1.0
 """Seconds that the last deliveries are given to be acknowledged before a stopping worker closes its stream."""
-
-STEADY: Final = 0.2
-"""Seconds that a stream must have lived for the outage before it to be over: a refusal begins as a stream does."""
 SAME_WISH: Final = 0.1
 """Seconds within which a second signal counts as the first: GNU timeout and some shells signal the process and its
 group."""
+
+# Looked up once: the enum's names are found at run time.
+_LOST: Final = LeaseState.LEASE_STATE_LOST
+_CANCEL_REQUESTED: Final = LeaseState.LEASE_STATE_CANCEL_REQUESTED
 
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
@@ -65,7 +66,11 @@ log = logging.getLogger("jobwire.worker")
 
 
 class Worker:
-    """One worker id with one claim stream. Run it once; `stop` may be called from anywhere in its event loop."""
+    """One worker id with one claim stream. Run it once; `stop` may be called from anywhere in its event loop.
+
+    Deliveries are received and acknowledged, and leases kept, in threads of their own: a handler that blocks the event
+    loop loses none. Settlements share calls. After a fork, use a worker made in the child.
+    """
 
     def __init__(
         self,
@@ -78,7 +83,10 @@ class Worker:
         id: str = "",
         labels: dict[str, str] | None = None,
         version: str = "",
+        on_start: Callable[[JobContext], None] | None = None,
+        on_end: Callable[[Ended], None] | None = None,
         on_settled: Callable[[Settled], None] | None = None,
+        **connect: Unpack[ConnectOptions],
     ) -> None:
         """
         queues: in the order they are visited; `default` when empty.
@@ -87,14 +95,15 @@ class Worker:
         grace: seconds that handlers have to finish after `stop` or a signal.
         id: unique among running processes; host, pid and something random by default.
         version: of your program, for people.
-        on_settled: called in the event loop with each settlement and its answer; must not block.
+        on_start, on_end, on_settled: called in the event loop when a handler begins, when it has ended, and with the
+        answer to its settlement: for metrics. They must not block.
         """
-        self._target = target
+        self._connection = Connection.to(target, **connect)
         self._queues = list(queues)
         self._concurrency = concurrency
         self._lease_duration = to_duration(lease_duration)
         self._grace = grace
-        self._on_settled = on_settled
+        self._hooks = Hooks(on_start, on_end, on_settled)
         self._identity = WorkerIdentity(
             id=id or new_worker_id(),
             labels=labels,
@@ -149,49 +158,55 @@ class Worker:
         """
         if not self._handlers:
             raise ValueError("a worker without handlers: register some with @worker.handler(type)")
-        async with open_channel(self._target) as channel:
-            jobs = JobServiceStub(channel)
-            settler = Settler(jobs)
-            loop = asyncio.get_running_loop()
+        with self._connection.open_for_threads() as threads_channel:
+            async with self._connection.open() as channel:
+                settler = Settler(JobServiceStub(channel))
+                loop = asyncio.get_running_loop()
 
-            def heard(beaten: Sequence[Beaten], directive: WorkerDirective.ValueType) -> None:
-                try:
-                    loop.call_soon_threadsafe(self._heard, runs, beaten, directive)
-                except RuntimeError:  # the loop has ended without us; nobody is left to be told
-                    log.debug("a heartbeat was answered after the end")
+                def heard(beaten: Sequence[Beaten], directive: WorkerDirective.ValueType) -> None:
+                    try:
+                        loop.call_soon_threadsafe(self._heard, runs, beaten, directive)
+                    except RuntimeError:  # the loop has ended without us; nobody is left to be told
+                        log.debug("a heartbeat was answered after the end")
 
-            heartbeat = Heartbeat(
-                self._target, self._identity, self._lease_duration.ToTimedelta().total_seconds(), heard
-            )
-            runs = Runs(
-                handlers=self._handlers,
-                concurrency=self._concurrency,
-                settler=settler,
-                leases=heartbeat,
-                on_settled=self._on_settled,
-            )
-            claiming = asyncio.create_task(self._claim(jobs.ClaimJob, runs))
-            stopping = asyncio.create_task(self._stopping.wait())
-            grace = 0.0
-            heartbeat.start()
-            log.info("worker %s claims from %s at %s", self.id, self._queues or ["default"], self._target)
-            try:
-                await asyncio.wait([claiming, stopping], return_when=asyncio.FIRST_COMPLETED)
-                grace = self._grace
-            finally:
-                stopping.cancel()
-                self._is_draining = True
-                self._log_drain(runs.held, grace)
-                # Closing the stream hands unacknowledged deliveries back, so those that run here come first.
-                await runs.acknowledged(timeout=ACKNOWLEDGE_TIMEOUT)
-                claiming.cancel()
-                await asyncio.wait([claiming])
-                await runs.drain(grace)
-                await settler.close()
-                await asyncio.to_thread(heartbeat.stop)
-                log.info("worker %s has ended", self.id)
-            if not claiming.cancelled():
-                claiming.result()
+                lease_seconds = self._lease_duration.ToTimedelta().total_seconds()
+                heartbeat = Heartbeat(threads_channel, self._identity, lease_seconds, heard)
+                runs = Runs(
+                    handlers=self._handlers,
+                    concurrency=self._concurrency,
+                    settler=settler,
+                    leases=heartbeat,
+                    hooks=self._hooks,
+                )
+                take = partial(self._take, runs)
+                claims = Claims(threads_channel, self.id, self._claim_request, heartbeat, take)
+                await self._work(claims, heartbeat, runs, settler)
+
+    async def _work(self, claims: Claims, heartbeat: Heartbeat, runs: Runs, settler: Settler) -> None:
+        watching = asyncio.create_task(claims.watch())
+        stopping = asyncio.create_task(self._stopping.wait())
+        grace = 0.0
+        heartbeat.start()
+        claims.start()
+        log.info("worker %s claims from %s at %s", self.id, self._queues or ["default"], self._connection.target)
+        try:
+            ends: list[asyncio.Future[Any]] = [claims.ended, stopping]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            grace = self._grace
+        finally:
+            watching.cancel()
+            stopping.cancel()
+            self._is_draining = True
+            self._log_drain(runs.held, grace)
+            # Closing the stream hands unacknowledged deliveries back, so those that run here come first.
+            await runs.acknowledged(timeout=ACKNOWLEDGE_TIMEOUT)
+            claims.stop()
+            await asyncio.wait([claims.ended])
+            await runs.drain(grace)
+            await settler.close()
+            await asyncio.to_thread(heartbeat.stop)
+            log.info("worker %s has ended", self.id)
+        claims.ended.result()
 
     async def _run_until_signal(self) -> None:
         loop = asyncio.get_running_loop()
@@ -232,67 +247,14 @@ class Worker:
 
     def _heard(self, runs: Runs, beaten: Sequence[Beaten], directive: WorkerDirective.ValueType) -> None:
         for lease in beaten:
-            is_canceled = lease.status.state == LeaseState.LEASE_STATE_CANCEL_REQUESTED
-            runs.beaten(
-                lease.token,
-                is_lost=lease.status.state == LeaseState.LEASE_STATE_LOST,
-                cancel_reason=lease.status.cancel_reason if is_canceled else None,
-            )
+            state = lease.status.state
+            reason = lease.status.cancel_reason if state == _CANCEL_REQUESTED else None
+            runs.beaten(lease.token, is_lost=state == _LOST, cancel_reason=reason)
         if directive == WorkerDirective.WORKER_DIRECTIVE_TERMINATE:
             log.info("an operator ends worker %s", self.id)
             self.stop()
 
-    async def _claim(self, claim: ClaimJob, runs: Runs) -> None:
-        """Keeps one claim stream open. Returns never; raises what no reconnecting can mend."""
-        backoff, outage = Backoff(), Outage()
-        loop = asyncio.get_running_loop()
-        while True:
-            opened = time.monotonic()
-            call = claim(self._claim_request())
-            error: JobwireError | None = None
-            cause = "its stream has ended"
-            steady: asyncio.TimerHandle | None = None
-            reconnect_after: float | None = None
-            try:
-                async with asyncio.timeout(SILENCE):
-                    await call.initial_metadata()
-                steady = loop.call_later(STEADY, self._log_recovery, outage)
-                while (event := await self._next(call)) is not None:
-                    backoff.reset()
-                    if event.HasField("drain") and event.drain.HasField("reconnect_after"):
-                        reconnect_after = event.drain.reconnect_after.ToTimedelta().total_seconds()
-                    self._take(event, runs)
-            except grpc.aio.AioRpcError as rpc_error:
-                error = from_rpc_error(rpc_error)
-                cause = brief(error)
-            except TimeoutError:
-                cause = f"its stream was silent for {SILENCE:g} s"
-            finally:
-                if steady is not None:
-                    steady.cancel()
-                call.cancel()
-            if isinstance(error, Superseded) or (error and error.code == grpc.StatusCode.INVALID_ARGUMENT):
-                log.error("worker %s ends: %s", self.id, error)
-                raise error
-            if time.monotonic() - opened > SILENCE:
-                backoff.reset()
-            retry_after = error.retry_after if error else None
-            wait = backoff.next(at_least=retry_after if reconnect_after is None else reconnect_after)
-            level = outage.level(cause, wait, is_expected=is_expected(error))
-            log.log(level, "worker %s reconnects in %.1f s: %s", self.id, wait, cause)
-            await asyncio.sleep(wait)
-
-    def _log_recovery(self, outage: Outage) -> None:
-        if (seconds := outage.end()) is not None:
-            log.info("worker %s is connected again after %.1f s", self.id, seconds)
-
-    @staticmethod
-    async def _next(call: ClaimStream) -> ClaimJobResponse | None:
-        async with asyncio.timeout(SILENCE):
-            event = await call.read()
-        return event if isinstance(event, ClaimJobResponse) else None  # otherwise grpc.aio.EOF
-
-    def _take(self, event: ClaimJobResponse, runs: Runs) -> None:
+    def _take(self, runs: Runs, event: ClaimJobResponse) -> None:
         match event.WhichOneof("event"):
             case "jobs":
                 runs.assign(event.jobs.assignments)

@@ -37,6 +37,7 @@ from jobwire_server.store.base import (
 from jobwire_server.store.listener import Listener
 from jobwire_server.store.redis import calls, listings, mending, opening, registry, topology
 from jobwire_server.store.redis.bell import Bell
+from jobwire_server.store.redis.codec import UNREADABLE
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.link import Link, new_call_id
 from jobwire_server.store.redis.scripts import Call, Unreadable
@@ -234,7 +235,7 @@ class RedisStore:
         while True:
             try:
                 return await self._send(call, call_id, is_repeat=is_repeat)
-            except (ResponseError, Unreadable) as error:
+            except (ResponseError, Unreadable, *UNREADABLE) as error:
                 if call.suspects is None or was_in_vain:
                     raise
                 known = [error.job_id] if isinstance(error, Unreadable) else []

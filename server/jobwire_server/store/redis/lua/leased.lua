@@ -13,7 +13,6 @@ for _, id in ipairs(redis.call('SMEMBERS', TAG .. WORKERS)) do
     load(ids)
     for _, job_id in ipairs(ids) do
         local row = rows[job_id]
-        if row then check_state(row.fields.state) end
         if row and row.fields.state == 'in_progress' and (not named or named[row.fields.queue]) then
             found[#found + 1] = row
         end

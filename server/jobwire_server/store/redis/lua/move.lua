@@ -27,8 +27,9 @@ local shapes, moves = ARGS[1], ARGS[2]
 for i, move in ipairs(moves) do
     local id = move[2]
     ids[i] = id
-    -- Of two Moves of one job only the second is found in the row, and of one that removed it neither.
-    matters = matters or seen[id]
+    -- Of two Moves of one job only the second is found in the row, and of one that removed it neither. One without a
+    -- token may be followed by anybody's before it comes again; it must not be taken for a new wish then.
+    matters = matters or seen[id] or not move[4]
     seen[id] = true
 end
 load(ids)

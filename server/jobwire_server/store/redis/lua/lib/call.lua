@@ -7,7 +7,7 @@ local texts = {}
 local function text(number)
     local known = texts[number]
     if not known then
-        assert(number == number, 'not a number')
+        assert(number > -2 ^ 53 and number < 2 ^ 53, 'damaged') -- before anything is written; nan and inf too
         known = string.format('%d', number)
         texts[number] = known
     end

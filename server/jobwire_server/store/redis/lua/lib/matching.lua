@@ -19,7 +19,7 @@ local function matcher(wanted)
         if not (got[1] or got[2] or got[4]) then
             return false -- it has gone, and its entry was left
         end
-        check_state(got[1])
+        check_state(got[2] and got[1])
         local is_here = got[1] == state and got[2] == queue
         if wanted.user then is_here = got[5] == wanted.user end
         if not is_here then
