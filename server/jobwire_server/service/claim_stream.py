@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from jobwire_server.domain.change import token_digest
+from jobwire_server.domain.change import new_tokens, token_digest
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import MINUTE
 from jobwire_server.domain.limits import MIB
@@ -279,7 +278,7 @@ class ClaimStream:
     async def _claim_from(self, queue: str) -> Assigned | None:
         share = self._rung.pop(queue, ASSIGNED_AT_ONCE)
         line = self._lines[queue]
-        tokens = [os.urandom(16) for _ in range(min(self.room, share, line.jobs_at_once))]
+        tokens = new_tokens(min(self.room, share, line.jobs_at_once))
         by_digest = {token_digest(token): token for token in tokens}
         # Standing in line before the answer comes: a bell that rings meanwhile is not missed.
         self._freed = 0
