@@ -1,4 +1,4 @@
-"""The README's commands work as they are written."""
+"""The README's commands work as they are written, and what it and docs/ point at is there."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield process
 
 
-def test_each_grpcurl_line_works_as_written_in_order_and_ends_by_itself(
+def test_each_line_works_as_written_in_order_and_ends_by_itself(
     repository: Path, server: ServerProcess, tmp_path: Path
 ) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if shutil.which("grpcurl", path=path) is None:
         pytest.skip("grpcurl: no build of it here; put one on PATH")
     lines = commands((repository / "README.md").read_text())
-    assert len(lines) >= 8
+    for program, at_least in (("grpcurl ", 8), ("jobwire ", 5)):
+        assert sum(line.startswith(program) for line in lines) >= at_least
     for line in lines:
-        assert line.startswith("grpcurl "), line
+        assert line.startswith(("grpcurl ", "jobwire ")), line
         ran = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line.replace(ADDRESS, server.address)],
             cwd=tmp_path,
-            env={"PATH": path},
+            env={"PATH": path, "JOBWIRE_ADDRESS": server.address},
             capture_output=True,
             text=True,
             timeout=30,
@@ -63,3 +64,14 @@ def test_the_readme_shows_the_worker_that_the_examples_hold(repository: Path) ->
     example = (repository / "examples/python/worker.py").read_text()
     handler = shown[shown.index("@worker.handler") : shown.index("worker.run_forever")].strip()
     assert handler in example
+
+
+def test_what_the_pages_point_at_is_there(repository: Path) -> None:
+    pages = [repository / "README.md", *(repository / "docs").glob("*.md")]
+    pointed_at = []
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        pointed_at += [page.parent / link for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text)]
+        pointed_at += [repository / path for path in re.findall(r"`((?:tests|docs|examples|protos)/[\w./-]*)`", text)]
+    assert len(pointed_at) >= len(pages)
+    assert [str(path) for path in pointed_at if not path.exists()] == []

@@ -115,7 +115,6 @@ SETTINGS: Final[Mapping[str, QueueChanges]] = {
     "retention of the state": {"retention": None},
 }
 
-
 BY_ONE: Final = frozenset({"create", "move", "renew", "delete"})
 """Verbs that take a list and judge one item after the other."""
 
@@ -240,7 +239,8 @@ class Player:
         return max(0, len(self.readings[id]) - 1 - read) if id in self.readings else None
 
     def _is_past(self, id: str, reading: int) -> bool:
-        """It is of an earlier life of this id, and versions begin anew with each: nobody may guard by the version."""
+        """It is of an earlier life of this id. Versions begin anew with each, so that what is guarded by the version
+        alone may hit the wrong one: such Moves are left out."""
         return id in self.model.jobs and reading < self._born.get(id, 0)
 
     def _move(self, step: Decide | Again) -> Move | None:

@@ -7,7 +7,7 @@ tape can be read, shortened by hand and played again.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Final
 
 from jobwire_server.domain.job import SECOND
 
@@ -22,10 +22,6 @@ class Step:
     def __repr__(self) -> str:
         said = [(each, getattr(self, each.name)) for each in fields(self)]
         return f"{type(self).__name__}({', '.join(f'{e.name}={value!r}' for e, value in said if value != e.default)})"
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Hypothesis would print every field."""
-        printer.text(repr(self))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -21,7 +21,7 @@ async def test_nothing_is_left_of_a_queue_that_is_forgotten(store: Store, clock:
     assert await rows_of(store, "queue_count") == 3
     clock.now += DAY
     await store.purge(limit=9)
-    for table in ("job", "submission", "result", "detail", "queue", "queue_count", "worker"):
+    for table in ("job", "submission", "detail", "queue", "queue_count", "worker"):
         assert await rows_of(store, table) == 0, table
 
 

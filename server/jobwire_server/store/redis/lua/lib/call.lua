@@ -14,6 +14,13 @@ local function text(number)
     return known
 end
 
+-- A stored number as a score, to the last digit; a damaged one must fail before anything is written.
+local function as_score(stored)
+    local number = tonumber(stored)
+    assert(number and number == number, 'damaged')
+    return stored
+end
+
 local now_text = ARGV[1]
 if now_text == '' then
     local time = redis.call('TIME')

@@ -14,7 +14,7 @@ local function stand(row, was_ended, to, lease_ends)
         set(row, 'queue_time', queue_time)
         set(row, 'score', score)
     elseif to == 'scheduled' then
-        set(row, 'score', text(tonumber(fields.schedule_time)))
+        set(row, 'score', as_score(fields.schedule_time))
     elseif to == 'in_progress' then
         local score = math.min(lease_ends, tonumber(fields.limit_time or lease_ends))
         set(row, 'lease_expire_time', score < lease_ends and text(lease_ends))

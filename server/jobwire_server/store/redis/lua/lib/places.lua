@@ -27,7 +27,7 @@ local function placed(row, from, old_expiry)
     place(index(fields.queue, fields.state), row.id, fields.score)
     local expiry = expiry_of(fields.state, fields)
     if expiry ~= old_expiry then
-        place(TAG .. EXPIRY, row.id, expiry and text(tonumber(expiry))) -- fails before anything is written
+        place(TAG .. EXPIRY, row.id, expiry and as_score(expiry))
     end
 end
 
