@@ -43,6 +43,11 @@ class ServerProcess:
         """Kill -9; returns when it is dead."""
         self._end(signal.SIGKILL)
 
+    def end(self) -> None:
+        """Kill -9 of what may have been started, or not."""
+        if self._process is not None:
+            self.kill()
+
     def terminate(self, how: signal.Signals = signal.SIGTERM) -> int:
         """SIGTERM, as a deploy does; returns its exit code."""
         return self._end(how)
@@ -61,8 +66,8 @@ class ServerProcess:
 def serving(store: str, log: Path, address: str = "127.0.0.1:0") -> Iterator[ServerProcess]:
     """A started server; killed at the end, whatever happened."""
     server = ServerProcess(store, log, address)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
-        server.kill()
+        server.end()

@@ -29,7 +29,7 @@ from jobwire_server.store.redis.store import RedisStore
 
 CREDIT: Final = 16
 """Jobs that each worker may hold."""
-WINDOW: Final = 200
+WINDOW: Final = 100
 """Jobs created and not settled yet, so that there is work to do from the first fault to the last."""
 BATCH: Final = 20
 LANES: Final = 3
@@ -255,14 +255,13 @@ class Topology:
         """
         killed = frozenset(worker.id for worker in self.workers if not worker.is_running)
         await self.when(lambda job: job.state == JOB_STATE_COMPLETED, self.created.values())
-        for worker in self.workers:
-            if worker.is_running:
-                assert await worker.terminate() == 0
+        ends = await asyncio.gather(*(worker.terminate() for worker in self.workers if worker.is_running))
+        assert not any(ends), f"workers ended with {ends}"
         repeats = await self._repeat_settlements()
         jobs = await self.calls.read(self.created.values())
         total = await self.calls.count()
-        for server in self.servers:
-            assert await asyncio.to_thread(server.terminate) == 0
+        ends = await asyncio.gather(*(asyncio.to_thread(server.terminate) for server in self.servers))
+        assert not any(ends), f"servers ended with {ends}"
         broken = await asyncio.to_thread(invariants.broken_at, self.engine.url)
         assert not broken, "\n".join(broken)
         return Evidence(
@@ -305,8 +304,8 @@ async def assembled(
     ]
     async with AsyncExitStack() as stack:
         for server in servers:
-            await asyncio.to_thread(server.start)
-            stack.push_async_callback(asyncio.to_thread, server.kill)
+            stack.callback(server.end)
+        await asyncio.gather(*(asyncio.to_thread(server.start) for server in servers))
         calls = await stack.enter_async_context(Calls([server.address for server in servers], timeout=timeout))
         topology = Topology(engine, servers, calls, folder, seed)
         try:

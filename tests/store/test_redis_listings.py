@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.store.making import START, Clock, claim, get, ids, new_job, put, queue, stock, walk
+from tests.store.making import START, Clock, claim, get, ids, new_job, put, queue, shove_all, stock, walk
 from tests.valkey_process import Keyspace
 
 from jobwire_server.domain.filter import JobFilter, Position
@@ -71,6 +71,24 @@ async def test_the_head_of_a_queue_is_the_first_that_has_not_expired(store: Stor
     job = await put(store, "next")
     assert (await queue(store)).head_queue_time == job.queue_time
     assert ids((await claim(store)).jobs) == ["next"]
+
+
+async def test_a_purge_looks_into_some_of_very_many_queues_and_in_time_into_all(
+    store: Store, clock: Clock, keyspace: Keyspace
+) -> None:
+    names = [f"j{n}" for n in range(1500)]
+    await store.create([new_job(id, queue=f"q-{id}", retention=1) for id in names])
+    await shove_all(store, dict.fromkeys(names[::15], JobState.CANCELED))
+    clock.advance(1)
+    with keyspace.server.client() as client:
+        client.config_resetstat()
+        purged = await store.purge(limit=500)
+        assert client.info("commandstats")["cmdstat_zrangebyscore"]["calls"] == 4 * 1000, "four states of each queue"
+    for _ in range(400):
+        if purged == 100:
+            return
+        purged += await store.purge(limit=500)
+    raise AssertionError(f"{purged} of 100 were purged")
 
 
 async def test_the_registry_is_read_in_bites_of_any_size(store: Store, keyspace: Keyspace) -> None:

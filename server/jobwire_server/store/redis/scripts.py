@@ -47,6 +47,7 @@ _NUMBERS: Final = {
     "SWEPT_JUST_NOW": SECOND // 2,  # after the sweep of one server the others rest for so long
     "FORGOTTEN_AFTER": FORGOTTEN_AFTER,
     "WORKER_FORGOTTEN_AFTER": WORKER_FORGOTTEN_AFTER,
+    "PURGED_AT_ONCE": 1000,  # queues that one purge looks into
     "FORGOTTEN_AT_ONCE": 100,  # queues, and workers, that one purge looks at
     "SCAN": SCAN,
     "FOUND_BYTES": FOUND_BYTES,

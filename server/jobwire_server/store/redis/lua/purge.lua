@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
--- Removes ended jobs whose purge time has passed, then forgets queues and workers that nobody uses, a few at a time.
+-- Removes ended jobs whose purge time has passed, then forgets queues and workers that nobody uses.
 -- Guard: past it, no outage in the last minute, and no other server that has just done it.
 -- Returns: JSON number of jobs removed.
--- Keeps: notes that somebody sweeps. Request ids are forgotten by the engine's own expiry.
+-- Keeps: notes that somebody sweeps; of very many queues and workers it looks at some, chosen at random.
+--   Request ids are forgotten by the engine's own expiry.
 --!include call rows changes fields names places outage hints queues workers flush turns forgetting
 local limit, server, purged = ARGS[1], ARGS[2], 0
 
@@ -24,7 +25,7 @@ note_sweep()
 if (recovered_at() ~= 0 and NOW < recovered_at() + PURGE_PAUSE) or is_done('purge', server) then
     return answer('', '', '0')
 end
-for _, name in ipairs(redis.call('SMEMBERS', TAG .. QUEUES)) do
+for _, name in ipairs(redis.call('SRANDMEMBER', TAG .. QUEUES, PURGED_AT_ONCE)) do
     for state in pairs(ENDED) do
         if purged < limit then
             purge(name, state)
