@@ -107,7 +107,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        time.sleep(0.05)
+        time.sleep(0.05)  # a port tells nobody when it opens
     raise SystemExit(f"{process.args!r} does not listen")
 
 

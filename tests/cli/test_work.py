@@ -22,12 +22,12 @@ match said:
     case "hold":
         pathlib.Path("started").touch()
         while not pathlib.Path("go").exists():
-            time.sleep(0.01)
+            time.sleep(0.01)  # a file is all that the test and this program share
     case "forever":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # before it says so: the signal may come at once
         pathlib.Path("started").touch()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
-            time.sleep(1)
+            signal.pause()
 told = {name: os.environ["JOBWIRE_JOB_" + name] for name in ("ID", "ATTEMPT", "FENCE", "TYPE", "QUEUE")}
 print(json.dumps(told | {"said": said}))
 """
