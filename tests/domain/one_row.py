@@ -50,7 +50,7 @@ def decision(job: Job, verb: Verb, token: bytes, detail: str) -> Move | None:
     """What the policy makes of the job as it was read; None where there is nothing to do. Raises where it refuses."""
     match verb:
         case Verb.COMPLETE:
-            return policy.complete(job.id, token, None)
+            return policy.complete(job.id, token, None).as_move()
         case Verb.FAIL:
             is_permanent = detail == "permanent"
             return policy.fail(job, token, BOOM, permanent=is_permanent, retry_delay=None, now=NOW, random=0.5)

@@ -45,7 +45,7 @@ def canceling(job: Job) -> Move:
 
 READ: dict[Verb, tuple[Job, Callable[[Job], Move]]] = {
     # The job as it was read, and the verb's Move for it.
-    Verb.COMPLETE: (undelivered(), lambda job: policy.complete(job.id, TOKEN, None)),
+    Verb.COMPLETE: (undelivered(), lambda job: policy.complete(job.id, TOKEN, None).as_move()),
     Verb.FAIL: (undelivered(), fail),
     Verb.RELEASE: (undelivered(), release),
     Verb.HAND_BACK: (undelivered(), lambda job: policy.hand_back(job, TOKEN, now=NOW)),

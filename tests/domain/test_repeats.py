@@ -16,7 +16,7 @@ from jobwire_server.domain.policy import Settled, settled
 Settle = Callable[[Job], Move]
 
 SETTLEMENTS: dict[Verb, Settle] = {
-    Verb.COMPLETE: lambda job: policy.complete(job.id, job.token or b"", b"42"),
+    Verb.COMPLETE: lambda job: policy.complete(job.id, job.token or b"", b"42").as_move(),
     Verb.FAIL: fail,
     Verb.RELEASE: release,
 }
@@ -37,7 +37,7 @@ def claimed_again(job: Job) -> Job:
 
 def completed_by_another(job: Job) -> Job:
     again = claimed_again(job)
-    return applied(again, policy.complete(again.id, OTHER_TOKEN, None), NOW + MINUTE)
+    return applied(again, policy.complete(again.id, OTHER_TOKEN, None).as_move(), NOW + MINUTE)
 
 
 def replayed_thrice(job: Job) -> Job:

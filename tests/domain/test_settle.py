@@ -39,7 +39,7 @@ S = JobState
     ids=["running", "not acknowledged yet", "a cancel is requested", "its last retry", "past its deadline"],
 )
 def test_complete_under_the_current_token_always_completes(job: Job) -> None:
-    after = applied(job, policy.complete(job.id, TOKEN, b"42"))
+    after = applied(job, policy.complete(job.id, TOKEN, b"42").as_move())
 
     assert (after.state, after.result, after.error) == (S.COMPLETED, b"42", None)
     assert after.finish_time == NOW
@@ -48,7 +48,7 @@ def test_complete_under_the_current_token_always_completes(job: Job) -> None:
 
 
 def test_complete_needs_no_read_and_guards_nothing_but_the_token() -> None:
-    move = policy.complete("job-1", TOKEN, None)
+    move = policy.complete("job-1", TOKEN, None).as_move()
 
     assert answer(running(version=99), move, NOW) is Outcome.OK
     assert answer(running(token=OTHER_TOKEN), move, NOW) is Outcome.LOST
@@ -57,7 +57,7 @@ def test_complete_needs_no_read_and_guards_nothing_but_the_token() -> None:
 def test_complete_of_a_job_that_was_not_acknowledged_counts_as_its_start() -> None:
     job = delivered()
     assert job.start_time is None
-    assert applied(job, policy.complete(job.id, TOKEN, None)).start_time == job.claim_time
+    assert applied(job, policy.complete(job.id, TOKEN, None).as_move()).start_time == job.claim_time
 
 
 # --- fail ----------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_the_attempt_that_was_released_too_often_says_so(retries_used: int) -> N
 
 def test_an_attempt_that_its_worker_settled_keeps_the_digest_of_its_token() -> None:
     job = running()
-    for move in (fail(job), fail(job, permanent=True), release(job), policy.complete(job.id, TOKEN, None)):
+    for move in (fail(job), fail(job, permanent=True), release(job), policy.complete(job.id, TOKEN, None).as_move()):
         assert applied(job, move).attempts[-1].token == TOKEN, move.to
 
 

@@ -79,7 +79,7 @@ def test_once_the_grace_has_passed_the_reaper_cancels_and_counts_nothing() -> No
 
 def test_a_complete_that_comes_before_the_grace_is_over_wins() -> None:
     asked = applied(running(), cancel(running()))
-    assert applied(asked, policy.complete(asked.id, TOKEN, b"42")).state is S.COMPLETED
+    assert applied(asked, policy.complete(asked.id, TOKEN, b"42").as_move()).state is S.COMPLETED
 
 
 # --- replay ------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ RECOVERIES = [None, Recovery(max_interruptions=0), Recovery(max_interruptions=9)
 
 def decisions(random: float) -> Iterator[tuple[Verb, Decision]]:
     """Every policy function with every kind of argument, asked by whoever holds TOKEN."""
-    yield Verb.COMPLETE, lambda job: policy.complete(job.id, TOKEN, b"42")
+    yield Verb.COMPLETE, lambda job: policy.complete(job.id, TOKEN, b"42").as_move()
     fail = partial(policy.fail, token=TOKEN, error=BOOM, now=NOW, random=random)
     for delay in (None, 0, DAY):
         yield Verb.FAIL, partial(fail, permanent=False, retry_delay=delay)
@@ -173,7 +173,7 @@ Q, X = "queued", "canceled"
 BY_STATE: dict[str, tuple[Judgement, tuple[str, ...]]] = {
     #                        SCHEDULED  QUEUED  IN_PROGRESS  COMPLETED  FAILED  CANCELED  EXPIRED
     "complete": (
-        lambda job: policy.complete(job.id, TOKEN, None),
+        lambda job: policy.complete(job.id, TOKEN, None).as_move(),
         (LOST, LOST, "completed", LOST, LOST, LOST, LOST),
     ),
     "fail": (

@@ -16,8 +16,9 @@ from tests.rpc.standins import (
 )
 
 from jobwire.v1 import job_pb2, job_service_pb2
-from jobwire_server.domain.change import Complete, Edit
+from jobwire_server.domain.change import Edit
 from jobwire_server.domain.limits import Limits
+from jobwire_server.domain.move import Completion
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ async def test_a_settlement_is_answered_without_bodies_and_an_edit_whole(wire: R
     edit = await wire.jobs.UpdateJob(raised("j"))
     assert edit.job.payload.data == b"x" * 10
     assert edit.job.attempts
-    assert [type(change) for change in wire.services.changes] == [Complete, Edit]
+    assert [type(change) for change in wire.services.changes] == [Completion, Edit]
 
 
 async def test_a_settled_job_that_is_gone_at_once_is_answered_by_its_id(wire: Running) -> None:

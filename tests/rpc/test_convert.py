@@ -30,7 +30,7 @@ from tests.rpc.reading import (
 )
 
 from jobwire.v1 import job_pb2, job_service_pb2
-from jobwire_server.domain.change import Complete, Edit, Fail, Release, Report
+from jobwire_server.domain.change import Edit, Fail, Release, Report
 from jobwire_server.domain.errors import Reason
 from jobwire_server.domain.job import (
     DAY,
@@ -38,6 +38,7 @@ from jobwire_server.domain.job import (
     NewJob,
     RetryPolicy,
 )
+from jobwire_server.domain.move import Completion
 from jobwire_server.rpc.convert import EDITABLE, SUBMITTED
 from jobwire_server.rpc.ids import JobIds
 
@@ -199,12 +200,13 @@ def change(token: str = TOKEN, **fields: Any) -> UpdateRequest:
 def test_a_complete_carries_the_serialized_result() -> None:
     result = job_pb2.Payload(content_type="t", data=b"ok")
     got = reader.change(change(complete=job_service_pb2.CompleteJob(result=result)))
-    assert isinstance(got, Complete)
+    assert isinstance(got, Completion)
     assert (got.job_id, got.token) == ("j", DIGEST)
     assert got.result is not None
     assert job_pb2.Payload.FromString(got.result) == result
     nothing = reader.change(change(complete=job_service_pb2.CompleteJob()))
-    assert nothing == Complete(job_id="j", token=DIGEST, result=None)
+    assert isinstance(nothing, Completion)
+    assert nothing == Completion("j", DIGEST, None, nothing.operation)
 
 
 def test_progress_and_release_are_read_whole() -> None:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
-from jobwire_server.domain.change import Complete, Fail, Release
+from jobwire_server.domain import policy
+from jobwire_server.domain.change import Fail, Release
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import SECOND, Job, JobError, JobState, NewJob
 from jobwire_server.service.deliveries import Deliveries
@@ -101,7 +102,7 @@ async def test_a_cancel_that_overtakes_it_ends_the_job_canceled(store: Overtaken
 async def test_a_completion_that_overtakes_a_cancel_wins(store: Overtaken) -> None:
     await claim(store)
     jobs = JobService(store)
-    store.meanwhile = [lambda: jobs.update([Complete(job_id="a", token=TOKEN)])]
+    store.meanwhile = [lambda: jobs.update([policy.complete("a", TOKEN, None)])]
     answered = await jobs.cancel("a", reason="", grace=30 * SECOND, etag=None)
     assert answered.state is (await store.job()).state is JobState.COMPLETED
 

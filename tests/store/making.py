@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Guard, Outcome
 from jobwire_server.domain.job import SECOND, Job, JobState, NewJob, Verb
-from jobwire_server.domain.move import JobChanges, Move
+from jobwire_server.domain.move import AnyMove, JobChanges, Move
 from jobwire_server.store.base import (
     Claimed,
     ClaimOutcome,
@@ -92,7 +92,7 @@ async def is_there(store: Store, id: str) -> bool:
     return (await store.get([id])).jobs[0] is not None
 
 
-async def move(store: Store, move: Move) -> Outcome:
+async def move(store: Store, move: AnyMove) -> Outcome:
     return (await store.move([move]))[0].outcome
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome, is_overdue, judge
 from jobwire_server.domain.job import DAY, DEFAULT_RETENTION, MINUTE, Job, JobState, NewJob, Progress, Verb
-from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import FORGOTTEN_AFTER, Queue, QueueChanges, next_queue_time, rank
 from jobwire_server.store import base
 from jobwire_server.store.base import ClaimOutcome, CreateOutcome
@@ -91,7 +91,8 @@ class Model:
     def get(self, job_ids: Sequence[str]) -> base.Snapshot:
         return base.Snapshot(self.now, [self.jobs.get(id) for id in job_ids])
 
-    def move(self, move: Move) -> base.Moved:
+    def move(self, decided: AnyMove) -> base.Moved:
+        move = decided.as_move()
         job, to = self.jobs.get(move.job_id), move.to
         outcome = judge(move.guard, job, operation=move.operation, now=self.now, recovered_at=self.recovered_at)
         if job is None or outcome is not Outcome.OK:

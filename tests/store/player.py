@@ -38,7 +38,7 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.errors import JobwireError
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.job import SECOND, Job, JobError, JobState, NewJob, RetryPolicy
-from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.move import AnyMove, Deletion, Move
 from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.store.base import ClaimRequest, Renewal, WorkerInfo
 
@@ -67,7 +67,7 @@ def _edit(job: Job, now: int, **changes: Any) -> Move:
     return policy.edit(job, changes, payload="submission" in changes, etag=None, now=now)  # type: ignore[arg-type]  # JobChanges by their names
 
 
-DECISIONS: Final[Mapping[str, Callable[[Job, int], Move | None]]] = {
+DECISIONS: Final[Mapping[str, Callable[[Job, int], AnyMove | None]]] = {
     "complete": lambda job, now: policy.complete(job.id, _token(job), b"result"),
     "complete without a result": lambda job, now: policy.complete(job.id, _token(job), None),
     "fail": _fail,
@@ -146,7 +146,7 @@ class Player:
         """Job id → every version of it that was seen, oldest first, through all lives of that id."""
         self._born: dict[str, int] = {}
         """Job id → which of its readings is the first of its present life."""
-        self.moves: list[tuple[Move, int]] = []
+        self.moves: list[tuple[AnyMove, int]] = []
         """Every Move that was sent, oldest first, and the reading that it was made from."""
         self._tokens = 0
 
@@ -243,17 +243,17 @@ class Player:
         alone may hit the wrong one: such Moves are left out."""
         return id in self.model.jobs and reading < self._born.get(id, 0)
 
-    def _move(self, step: Decide | Again) -> Move | None:
+    def _move(self, step: Decide | Again) -> AnyMove | None:
         found = self._sent(step) if isinstance(step, Again) else self._decided(step)
-        if found is None or (found[0].guard.token is None and self._is_past(found[0].job_id, found[1])):
+        if found is None or (found[0].as_move().guard.token is None and self._is_past(found[0].job_id, found[1])):
             return None
         self.moves.append(found)
         return found[0]
 
-    def _sent(self, again: Again) -> tuple[Move, int] | None:
+    def _sent(self, again: Again) -> tuple[AnyMove, int] | None:
         return self.moves[-again.back] if again.back <= len(self.moves) else None
 
-    def _decided(self, decide: Decide) -> tuple[Move, int] | None:
+    def _decided(self, decide: Decide) -> tuple[AnyMove, int] | None:
         reading = self._reading(decide.id, decide.read)
         if reading is None:
             return None

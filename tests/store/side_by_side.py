@@ -121,10 +121,11 @@ class SideBySide:
                 has_gone = expected.outcome is CreateOutcome.EXISTED and expected.job is None
                 self._meetings.add(verb, expected.outcome, *["existed, and has gone"] * has_gone)
             case "move":
-                is_repeated = before is not None and before.last_operation == item.operation
-                self._meetings.add(item.verb, "repeated" if is_repeated else expected.outcome)
+                move = item.as_move()
+                is_repeated = before is not None and before.last_operation == move.operation
+                self._meetings.add(move.verb, "repeated" if is_repeated else expected.outcome)
                 if before is not None and expected.outcome is Outcome.OK and not is_repeated:
-                    self._meetings.went(item.verb, before.state, item.to)
+                    self._meetings.went(move.verb, before.state, move.to)
             case "renew":
                 self._meetings.add(verb, expected.outcome)
                 if before is not None and expected.outcome is Outcome.OK:

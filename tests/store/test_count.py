@@ -13,7 +13,7 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import ENDED, HOUR, SECOND, WAITING, Job, JobError, JobState
-from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.store.base import SCAN, Counts, Renewal, Store
 
 S = JobState
@@ -104,7 +104,7 @@ async def test_a_life_is_counted_at_every_step(store: Store, clock: Clock) -> No
     assert (await queue(store)).counts == {}
 
 
-def _settled(job: Job, now: int) -> list[tuple[Move, JobState | None]]:
+def _settled(job: Job, now: int) -> list[tuple[AnyMove, JobState | None]]:
     token, error = job.token or b"", JobError("E", "")
     asked = policy.cancel(job, reason="", grace=SECOND, etag=None, now=now)
     assert asked

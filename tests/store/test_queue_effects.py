@@ -25,7 +25,7 @@ from tests.store.making import (
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DAY, DEFAULT_RETENTION, ENDED, HOUR, MINUTE, SECOND, Job, JobError, JobState, Verb
-from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.store.base import ClaimOutcome, Claims, Hints, Renewal, Store
 
@@ -175,27 +175,27 @@ async def test_a_raised_ceiling_that_lets_nobody_in_rings_no_bell(store: Store) 
     assert await rang(store, hints) == Hints()
 
 
-def _completed(job: Job) -> Move | Deletion:
+def _completed(job: Job) -> AnyMove | Deletion:
     return policy.complete(job.id, job.token or b"", None)
 
 
-def _failed(job: Job) -> Move | Deletion:
+def _failed(job: Job) -> AnyMove | Deletion:
     error = JobError("E", "")
     return policy.fail(job, job.token or b"", error, permanent=False, retry_delay=DAY, now=START, random=0)
 
 
-def _expelled(job: Job) -> Move | Deletion:
+def _expelled(job: Job) -> AnyMove | Deletion:
     return policy.recover(job, now=START, random=0)
 
 
-def _deleted(job: Job) -> Move | Deletion:
+def _deleted(job: Job) -> AnyMove | Deletion:
     return Deletion(job.id, job.version)
 
 
 @pytest.mark.parametrize("retention", [None, 0])
 @pytest.mark.parametrize("end", [_completed, _failed, _expelled, _deleted])
 async def test_a_slot_that_was_freed_rings_the_queue(
-    store: Store, end: Callable[[Job], Move | Deletion], retention: int | None
+    store: Store, end: Callable[[Job], AnyMove | Deletion], retention: int | None
 ) -> None:
     """Those who wait for this queue would else wait for their next look."""
     await set_queue(store, max_in_flight=1)

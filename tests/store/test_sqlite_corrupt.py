@@ -131,16 +131,16 @@ async def test_a_scheduled_one_does_not_stop_promotion(store: Store, clock: Cloc
     assert await is_set_aside(store, clock)
 
 
-async def test_settling_or_renewing_is_refused_where_it_has_to_read_it(store: Store, clock: Clock, damage: str) -> None:
+async def test_renewing_and_completing_need_not_read_it(store: Store, clock: Clock, damage: str) -> None:
     job = await put(store, "bad", JobState.IN_PROGRESS, submission=b"payload")
     assert job.token
     await plant(store, damage)
     (renewed,) = await store.renew([Renewal(job_id="bad", token=job.token)])
-    expected = Outcome.OK if damage in BESIDE else Outcome.LOST
-    assert renewed.outcome is expected
-    assert await move(store, policy.complete("bad", job.token, b"")) is expected
+    assert renewed.outcome is Outcome.OK
+    assert await move(store, policy.complete("bad", job.token, b"")) is Outcome.OK
     assert (await store.create([new_job("bad")]))[0].outcome is CreateOutcome.EXISTED
-    assert await is_set_aside(store, clock)
+    if damage != DAMAGE["an outcome nobody knows"]:  # which the completion wrote anew
+        assert await is_set_aside(store, clock)
 
 
 async def test_it_can_be_replayed(store: Store, clock: Clock, damage: str) -> None:

@@ -109,14 +109,19 @@ PLANTS: dict[Invariant, list[tuple[str, str]]] = {
         ("UPDATE queue SET revision = -1", "default: revision -1"),
     ],
     Invariant.HOLDER: [("DELETE FROM worker", "held: w")],
+    Invariant.CREDIT: [("UPDATE worker SET held = held - 1", "w: counted 1, there are 2")],
+    Invariant.CREDIT_STRAY: [
+        ("UPDATE worker SET held = held + 1", "w: counted 3, there are 2"),
+        ("UPDATE job SET worker_id = 'x' WHERE id = 'held'", "w: counted 2, there are 1"),
+    ],
     Invariant.REMEMBERED: [(f"UPDATE request SET expire_time = {NOW + 9 * DAY}", "request 6b6579 of waits: ")],
     Invariant.FILE: [(_EMPTY_INDEX, "row 1 missing from index job_by_state")],
 }
 
 NOT_HERE = {
     # SQLite derives its indices from the rows, and checks them itself: FILE.
-    *(Invariant.STATE_INDEX, Invariant.EXPIRY_INDEX, Invariant.CREDIT, Invariant.USER_INDEX),
-    *(Invariant.STATE_STRAY, Invariant.EXPIRY_STRAY, Invariant.CREDIT_STRAY, Invariant.USER_STRAY),
+    *(Invariant.STATE_INDEX, Invariant.EXPIRY_INDEX, Invariant.USER_INDEX),
+    *(Invariant.STATE_STRAY, Invariant.EXPIRY_STRAY, Invariant.USER_STRAY),
     Invariant.INDEX_OF_NOTHING,
     # Here a record and its place in the list are one row, and what stands beside it is joined.
     *(Invariant.QUEUE_HALF, Invariant.WORKER_HALF, Invariant.BESIDE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobwire_server.store.base import Store
-from jobwire_server.store.sqlite import claim, codec, find, queues, sweep, transaction, workers
+from jobwire_server.store.sqlite import claim, codec, find, queues, sweep, workers
 from jobwire_server.store.sqlite.store import SqliteStore
 
 _TABLES = {"job", "due", "ended", "lease", "request", "submission", "result", "detail", "worker", "queue_count"}
@@ -13,11 +13,10 @@ _TABLES = {"job", "due", "ended", "lease", "request", "submission", "result", "d
 HOT = {
     "head of a queue": (codec.SELECT + claim._HEAD, 2, "job_by_state"),
     "one job": (codec.SELECT + "WHERE job.id = ?", 1, "sqlite_autoindex_job_1"),
-    "credit": (transaction._HELD, 1, "job_by_worker"),
     "due jobs": (codec.SELECT + sweep._DUE, 2, "job_by_state"),
     "leases overdue": (codec.SELECT + sweep._LEASES_OVERDUE, 4, "job_by_state"),
     "expired jobs": (codec.SELECT + sweep._EXPIRED, 3, "job_by_expiry"),
-    "leases": (codec.SELECT + sweep._LEASED, 3, "job_by_worker"),
+    "leases": (codec.SELECT + sweep._LEASED, 3, "job_by_state"),
     "purge": (sweep._PURGE, 2, "job_by_state"),
     "forgotten requests": (sweep._FORGET, 2, "request_by_expiry"),
     "forgotten queues": (sweep._FORGET_QUEUES, 2, "job_by_state"),
@@ -39,7 +38,6 @@ async def test_the_statement_seeks_in_its_index(store: Store, name: str) -> None
     rows = await store._write(lambda each: each.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * parameters).fetchall())
     plan = [str(row[3]) for row in rows]
     assert any(index in step for step in plan), plan
-    # A scan of the index by worker is one of the leases, not of all jobs.
     assert not [step for step in plan if step.startswith("SCAN") and step.split()[1] in _TABLES and index not in step]
-    if name in ("head of a queue", "credit", "who is next") or name.endswith("behind a place"):
+    if name in ("head of a queue", "who is next") or name.endswith("behind a place"):
         assert not [step for step in plan if "TEMP B-TREE" in step], plan

@@ -9,16 +9,7 @@ from hashlib import sha256
 from typing import Final
 
 from jobwire_server.domain.job import JobError
-from jobwire_server.domain.move import JobChanges
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complete:
-    """Its worker reports the result: a serialized `jobwire.v1.Payload`, or None for no result."""
-
-    job_id: str
-    token: bytes
-    result: bytes | None = None
+from jobwire_server.domain.move import Completion, JobChanges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +56,8 @@ class Edit:
     etag: str | None = None
 
 
-Change = Complete | Fail | Release | Report | Edit
+Change = Completion | Fail | Release | Report | Edit
+"""A completion is asked for as it is applied: it needs no decision."""
 
 
 TOKEN_SIZE: Final = 16

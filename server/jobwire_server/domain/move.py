@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from jobwire_server.domain.guard import Guard
 from jobwire_server.domain.job import Attempt, AttemptOutcome, JobError, JobState, Progress, RetryPolicy, Verb
@@ -74,6 +74,40 @@ class Move:
     """How the current attempt ended, where it stays in the row; None where it goes into the history, or never was."""
     changes: JobChanges = field(default_factory=JobChanges)
     operation: bytes = field(default_factory=new_operation)
+
+    def as_move(self) -> Move:
+        """Itself: see `Completion`."""
+        return self
+
+
+class Completion(NamedTuple):
+    """The Move that ends nearly every life, as short as it can be said: its worker reports the result.
+
+    Blind: the token alone guards it, so that it needs no read. It wins over a cancel request that its worker has not
+    heeded: the work is done.
+    """
+
+    job_id: str
+    token: bytes
+    """Digest of the lease token."""
+    result: bytes | None
+    """A serialized `jobwire.v1.Payload`; None for no result."""
+    operation: bytes
+
+    def as_move(self) -> Move:
+        """The same at length. A store that knows a shorter way must end where this leads."""
+        return Move(
+            job_id=self.job_id,
+            verb=Verb.COMPLETE,
+            guard=Guard(token=self.token),
+            to=JobState.COMPLETED,
+            outcome=AttemptOutcome.COMPLETED,
+            changes={"result": self.result, "error": None, "release_count": 0, "return_count": 0},
+            operation=self.operation,
+        )
+
+
+AnyMove = Move | Completion
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,38 +12,16 @@ from enum import StrEnum
 from jobwire_server.domain.errors import JobwireError, Reason, invalid
 from jobwire_server.domain.guard import Guard
 from jobwire_server.domain.job import HISTORY_LENGTH, Attempt, AttemptOutcome, Job, JobError, JobState, Verb
-from jobwire_server.domain.move import Deletion, JobChanges, Move
+from jobwire_server.domain.move import Completion, Deletion, JobChanges, Move, new_operation
 from jobwire_server.domain.retry import MAX_RETURNS, backoff, return_delay
 
 MAX_RELEASES = 20
 """Releases in a row that cost nothing; the next counts as a failure, or a job nobody wants would circle for ever."""
 
 
-_COMPLETED: JobChanges = {"error": None, "release_count": 0, "return_count": 0}
-
-
-def complete(job_id: str, token: bytes, result: bytes | None) -> Move:
-    """The job has its result. Blind: the token alone guards it, so the common end of a life needs no read.
-
-    It wins over a cancel request that its worker has not heeded: the work is done.
-    """
-    return Move(
-        job_id=job_id,
-        verb=Verb.COMPLETE,
-        guard=Guard(token=token),
-        to=JobState.COMPLETED,
-        outcome=AttemptOutcome.COMPLETED,
-        changes={"result": result, **_COMPLETED},
-    )
-
-
-def is_completion(move: Move) -> bool:
-    """It is what `complete` makes: a store may know a shorter way for the commonest of all Moves."""
-    return (
-        move.verb is Verb.COMPLETE
-        and move.guard == Guard(token=move.guard.token)
-        and move.changes == {"result": move.changes.get("result"), **_COMPLETED}
-    )
+def complete(job_id: str, token: bytes, result: bytes | None) -> Completion:
+    """The job has its result, whatever else is asked of it."""
+    return Completion(job_id, token, result, new_operation())
 
 
 def fail(

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence, Set
 from typing import Any, Final
 
 from jobwire.v1 import job_pb2, job_service_pb2, worker_pb2, worker_service_pb2
-from jobwire_server.domain.change import Change, Complete, Edit, Fail, Release, Report
+from jobwire_server.domain import policy
+from jobwire_server.domain.change import Change, Edit, Fail, Release, Report
 from jobwire_server.domain.errors import JobwireError, Reason, invalid
 from jobwire_server.domain.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, SECOND, JobError, NewJob, RetryPolicy
 from jobwire_server.domain.limits import Limits
@@ -115,7 +116,7 @@ class Reader:
         match request.WhichOneof("change"):
             case "complete":
                 token = validate.token("token", request.token)
-                return Complete(job_id=job_id, token=token, result=self._result(request.complete))
+                return policy.complete(job_id, token, self._result(request.complete))
             case "fail":
                 fail = request.fail
                 return Fail(

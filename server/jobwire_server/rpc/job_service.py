@@ -15,15 +15,14 @@ from jobwire_server.domain.job import NewJob
 from jobwire_server.rpc import validate
 from jobwire_server.rpc.answers import (
     Room,
+    Standings,
     claim_messages,
     is_readable,
     job_message,
     recovered_message,
-    write_created,
     write_got,
     write_job,
     write_preview,
-    write_updated,
 )
 from jobwire_server.rpc.convert import Reader
 from jobwire_server.rpc.filters import (
@@ -73,7 +72,7 @@ class JobServicer:
         [created] = await self._jobs.create([new])
         if isinstance(created, JobwireError):
             raise created
-        write_created(answer, new, created, whole=True)
+        Standings().write_created(answer, new, created, whole=True)
         return answer
 
     async def batch_create_jobs(
@@ -94,11 +93,12 @@ class JobServicer:
             else:
                 new_jobs[i] = new
         made = await self._jobs.create(list(new_jobs.values())) if new_jobs else []
+        standings = Standings()
         for (i, new), created in zip(new_jobs.items(), made, strict=True):
             if isinstance(created, JobwireError):
                 answer.results[i].error.CopyFrom(refusal(created).item())
             else:
-                write_created(answer.results[i].response, new, created, whole=False)
+                standings.write_created(answer.results[i].response, new, created, whole=False)
         _fit(answer, self._limits.send)
         return answer
 
@@ -149,7 +149,7 @@ class JobServicer:
         if isinstance(updated, JobwireError):
             raise updated
         answer = job_service_pb2.UpdateJobResponse()
-        write_updated(answer, change, updated)
+        Standings().write_updated(answer, change, updated)
         if isinstance(change, Edit):
             [job] = await self._jobs.get([change.job_id])
             if job is not None:
@@ -170,11 +170,12 @@ class JobServicer:
             except JobwireError as error:
                 result.error.CopyFrom(refusal(error).item())
         made = await self._jobs.update(list(changes.values())) if changes else []
+        standings = Standings()
         for (i, change), updated in zip(changes.items(), made, strict=True):
             if isinstance(updated, JobwireError):
                 answer.results[i].error.CopyFrom(refusal(updated).item())
             else:
-                write_updated(answer.results[i].response, change, updated)
+                standings.write_updated(answer.results[i].response, change, updated)
         _fit(answer, self._limits.send)
         return answer
 

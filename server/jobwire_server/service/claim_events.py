@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jobwire_server.domain.job import Job
 from jobwire_server.store.base import WorkerInfo, WorkerNotice
@@ -23,8 +24,7 @@ class ClaimSpec:
     """The stream ends when no job has come for that long; None = never."""
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """A job for the stream's worker, with the token that only it is given."""
 
     job: Job

@@ -8,14 +8,14 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from jobwire_server.domain import policy
-from jobwire_server.domain.change import Change, Complete, Edit, Fail, Release, Report
+from jobwire_server.domain.change import Change, Edit, Fail, Release, Report
 from jobwire_server.domain.errors import JobwireError, Reason, job_not_found
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import Job, JobError, JobState, NewJob, Verb
-from jobwire_server.domain.move import JobChanges, Move
+from jobwire_server.domain.move import Completion, JobChanges, Move
 from jobwire_server.domain.policy import Recovery, Settled
 from jobwire_server.service.claim_events import Assignment
 from jobwire_server.service.coalescer import Coalescer
@@ -29,12 +29,14 @@ TOGETHER: Final = 500
 
 log = logging.getLogger("jobwire.jobs")
 
+Decided = Fail | Release | Edit
+"""Changes that need to know the job."""
+
 Acknowledged = Callable[[Iterable[bytes]], None]
 """Told the token digests whose holders have given a sign of life."""
 
 
-@dataclass(frozen=True, slots=True)
-class Updated:
+class Updated(NamedTuple):
     """An accepted change."""
 
     standing: Standing | None
@@ -82,6 +84,8 @@ class JobService:
         self._store = store
         self._acknowledged = acknowledged
         self._create: Final = Coalescer(store.create, batch=TOGETHER).call
+        # Apart from other Moves: a store has a shorter way for a call of completions alone.
+        self._complete: Final = Coalescer(store.move, batch=TOGETHER).call
         self._move: Final = Coalescer(store.move, batch=TOGETHER).call
         self._renew: Final = Coalescer(store.renew, batch=TOGETHER).call
 
@@ -95,12 +99,12 @@ class JobService:
 
     async def update(self, changes: Sequence[Change]) -> list[Updated | JobwireError]:
         """Applies changes, an outcome for each; several of one job in their order, those of different jobs together."""
+        completions = [change for change in changes if isinstance(change, Completion)]
+        if len(completions) == len(changes):
+            return await self._completed(completions)
         answers: dict[int, Updated | JobwireError] = {}
         for indexes in _rounds(changes):
-            reports = {i: change for i in indexes if isinstance(change := changes[i], Report)}
-            others = {i: change for i in indexes if not isinstance(change := changes[i], Report)}
-            for part in await asyncio.gather(self._report(reports), self._change(others)):
-                answers |= part
+            answers |= await self._round({i: changes[i] for i in indexes})
         return [answers[i] for i in range(len(changes))]
 
     async def cancel(self, job_id: str, *, reason: str, grace: int, etag: str | None) -> Job:
@@ -180,18 +184,44 @@ class JobService:
                 return after or job._replace(state=move.to)
         raise _contended(job_id)
 
-    async def _report(self, reports: dict[int, Report]) -> dict[int, Updated | JobwireError]:
+    async def _round(self, changes: dict[int, Change]) -> dict[int, Updated | JobwireError]:
+        """Applies changes of distinct jobs."""
+        completions = {i: change for i, change in changes.items() if isinstance(change, Completion)}
+        reports = {i: change for i, change in changes.items() if isinstance(change, Report)}
+        others = {i: change for i, change in changes.items() if not isinstance(change, Completion | Report)}
+        completed, reported, changed = await asyncio.gather(
+            self._completed([*completions.values()]), self._reported([*reports.values()]), self._change(others)
+        )
+        return {
+            **dict(zip(completions, completed, strict=True)),
+            **dict(zip(reports, reported, strict=True)),
+            **changed,
+        }
+
+    async def _completed(self, completions: Sequence[Completion]) -> list[Updated | JobwireError]:
+        if not completions:
+            return []
+        moved = await self._complete(completions)
+        self._acknowledged([completion.token for completion in completions])
+        return [
+            Updated(standing)
+            if outcome is Outcome.OK
+            else _refused(completion.job_id, completion.token, Verb.COMPLETE, job)
+            for completion, (outcome, standing, job) in zip(completions, moved, strict=True)
+        ]
+
+    async def _reported(self, reports: Sequence[Report]) -> list[Updated | JobwireError]:
         if not reports:
-            return {}
+            return []
         renewals = [
             Renewal(job_id=report.job_id, token=report.token, fraction=report.fraction, message=report.message)
-            for report in reports.values()
+            for report in reports
         ]
         renewed = await self._renew(renewals)
-        self._acknowledged(renewal.token for renewal in renewals)
-        return {i: _report_answer(report, r) for (i, report), r in zip(reports.items(), renewed, strict=True)}
+        self._acknowledged([renewal.token for renewal in renewals])
+        return [_report_answer(report, answer) for report, answer in zip(reports, renewed, strict=True)]
 
-    async def _change(self, changes: dict[int, Complete | Fail | Release | Edit]) -> dict[int, Updated | JobwireError]:
+    async def _change(self, changes: dict[int, Decided]) -> dict[int, Updated | JobwireError]:
         """Decides and applies changes of distinct jobs; those found STALE are read and decided again."""
         answers: dict[int, Updated | JobwireError] = {}
         pending = changes
@@ -206,20 +236,15 @@ class JobService:
                     stale[i] = pending[i]
                 else:
                     answers[i] = _change_answer(move, pending[i], result)
-            self._acknowledged(change.token for change in pending.values() if not isinstance(change, Edit))
+            self._acknowledged([change.token for change in pending.values() if not isinstance(change, Edit)])
             pending = stale
         return answers | {i: _contended(change.job_id) for i, change in pending.items()}
 
-    async def _moves(
-        self, changes: dict[int, Complete | Fail | Release | Edit], answers: dict[int, Updated | JobwireError]
-    ) -> dict[int, Move]:
-        """The Move for each change that is allowed; the refusals go into `answers`. Completion needs no read."""
-        reads = {i: change for i, change in changes.items() if not isinstance(change, Complete)}
-        moves = {i: policy.complete(c.job_id, c.token, c.result) for i, c in changes.items() if isinstance(c, Complete)}
-        if not reads:
-            return moves
-        snapshot = await self._store.get([change.job_id for change in reads.values()])
-        for (i, change), job in zip(reads.items(), snapshot.jobs, strict=True):
+    async def _moves(self, changes: dict[int, Decided], answers: dict[int, Updated | JobwireError]) -> dict[int, Move]:
+        """The Move for each change that is allowed; the refusals go into `answers`."""
+        moves: dict[int, Move] = {}
+        snapshot = await self._store.get([change.job_id for change in changes.values()])
+        for (i, change), job in zip(changes.items(), snapshot.jobs, strict=True):
             try:
                 moves[i] = _decided(change, job, snapshot.now)
             except JobwireError as error:
@@ -267,26 +292,30 @@ def _create_answer(new: NewJob, made: Created) -> Created | JobwireError:
             )
 
 
-_VERBS: Final = {Complete: Verb.COMPLETE, Fail: Verb.FAIL, Release: Verb.RELEASE}
-
-
-def _change_answer(move: Move, change: Complete | Fail | Release | Edit, moved: Moved) -> Updated | JobwireError:
+def _change_answer(move: Move, change: Decided, moved: Moved) -> Updated | JobwireError:
     if moved.outcome is Outcome.OK:
         return Updated(moved.standing)
-    if moved.job is None or isinstance(change, Edit):
+    if isinstance(change, Edit):
         return job_not_found(change.job_id)
-    match policy.settled(moved.job, change.token, move.verb):
+    return _refused(change.job_id, change.token, move.verb, moved.job)
+
+
+def _refused(job_id: str, token: bytes, verb: Verb, job: Job | None) -> Updated | JobwireError:
+    """What a settlement is told whose token guards nothing any more; `job` as it is now."""
+    if job is None:
+        return job_not_found(job_id)
+    match policy.settled(job, token, verb):
         case Settled.ALIKE:
-            return Updated(Standing.of(moved.job), already_applied=True)
+            return Updated(Standing.of(job), already_applied=True)
         case Settled.OTHERWISE:
-            outcome = policy.settled_as(moved.job, change.token)
+            outcome = policy.settled_as(job, token)
             return JobwireError(
                 Reason.ALREADY_SETTLED,
-                f"this lease of job {change.job_id!r} was settled before, in another way",
-                metadata={"job_id": change.job_id, "outcome": "" if outcome is None else outcome.name},
+                f"this lease of job {job_id!r} was settled before, in another way",
+                metadata={"job_id": job_id, "outcome": "" if outcome is None else outcome.name},
             )
         case Settled.NEVER:
-            return _lease_lost(change.job_id)
+            return _lease_lost(job_id)
 
 
 def _report_answer(report: Report, renewed: Renewed) -> Updated | JobwireError:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import HOUR, MINUTE, Job, JobState, NewJob
-from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import Queue, QueueChanges
 
 
@@ -373,7 +373,7 @@ class Store(Protocol):
         is 0, acknowledged at once).
         """
 
-    async def move(self, moves: Sequence[Move]) -> list[Moved]:
+    async def move(self, moves: Sequence[AnyMove]) -> list[Moved]:
         """Judges each Move's guard (`domain.guard.judge`) and applies it as `domain.move.Move` says, in order."""
 
     async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:

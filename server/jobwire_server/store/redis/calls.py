@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import ENDED, AttemptOutcome, JobState, NewJob, Verb
-from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.move import AnyMove, Completion, Deletion, Move
 from jobwire_server.store.base import (
     Claimed,
     ClaimOutcome,
@@ -101,7 +100,15 @@ def claim(queue: str, requests: Sequence[ClaimRequest]) -> Call[Claims]:
     )
 
 
-def move(moves: Sequence[Move]) -> Call[list[Moved]]:
+def move(moves: Sequence[AnyMove]) -> Call[list[Moved]]:
+    """Where all are completions, each of another job, there is a shorter way."""
+    completions = [each for each in moves if isinstance(each, Completion)]
+    if len(completions) == len(moves) == len({each.job_id for each in moves}):
+        return _complete(completions)
+    return _move_all([each.as_move() for each in moves])
+
+
+def _move_all(moves: Sequence[Move]) -> Call[list[Moved]]:
     large: list[bytes] = []
     # What many Moves of a batch have in common is sent once.
     shapes: dict[str, int] = {}
@@ -123,33 +130,21 @@ def move(moves: Sequence[Move]) -> Call[list[Moved]]:
     )
 
 
-def complete(completions: Sequence[Move]) -> Call[list[Moved]]:
-    """Moves that policy.complete has made, each of another job."""
-    arguments = []
-    results = []
-    for each in completions:
-        token, result = each.guard.token, each.changes["result"]
-        assert token is not None, "it is a completion"
-        arguments.append((each.job_id, token.hex(), result is not None and len(result), each.operation.hex()))
-        if result is not None:
-            results.append(result)
+def _complete(completions: Sequence[Completion]) -> Call[list[Moved]]:
+    arguments = [
+        (job_id, token.hex(), result is not None and len(result), operation.hex())
+        for job_id, token, result, operation in completions
+    ]
     return Call(
         script("complete"),
         to_json(arguments),
         _moved_all(completions),
-        b"".join(results),
+        b"".join([each.result for each in completions if each.result is not None]),
         lambda: suspects(ids=[each.job_id for each in completions]),
     )
 
 
-def move_or_complete(moves: Sequence[Move]) -> Call[list[Moved]]:
-    """The shorter way where all are completions, each of another job."""
-    if all(map(policy.is_completion, moves)) and len({each.job_id for each in moves}) == len(moves):
-        return complete(moves)
-    return move(moves)
-
-
-def _moved_all(moves: Sequence[Move]) -> Callable[[Answer], list[Moved]]:
+def _moved_all(moves: Sequence[AnyMove]) -> Callable[[Answer], list[Moved]]:
     def read(answer: Answer) -> list[Moved]:
         stored = Jobs(answer.blob)
         moved = []

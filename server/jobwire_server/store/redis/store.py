@@ -12,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, NewJob
-from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.store.base import (
     CannotOpen,
@@ -168,8 +168,8 @@ class RedisStore:
             remaining,
         )
 
-    async def move(self, moves: Sequence[Move]) -> list[Moved]:
-        return [moved for part in _parts(moves) for moved in await self._run(calls.move_or_complete(part))]
+    async def move(self, moves: Sequence[AnyMove]) -> list[Moved]:
+        return [moved for part in _parts(moves) for moved in await self._run(calls.move(part))]
 
     async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:
         return [outcome for part in _parts(deletions) for outcome in await self._run(calls.delete(part))]

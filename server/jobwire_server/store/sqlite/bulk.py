@@ -20,22 +20,22 @@ ROWS: Final = 50
 Row = tuple[Any, ...]
 
 
-def given(connection: apsw.Connection, statement: str, rows: Sequence[Row], *rest: Any) -> list[Any]:
+def given(connection: apsw.Connection, statement: str, rows: Sequence[Row], *shared: Any) -> list[Any]:
     """Runs the statement for all rows, and answers the rows it returns.
 
-    `{values}` in it stands for `VALUES (?, …), …`: the rows in the order given; `rest` is bound behind them. A lone row
-    has a text of its own; in all others there are ROWS of them, and those that are missing are NULL throughout: the
-    statement must do nothing for these.
+    `{values}` in it stands for `VALUES (?, …), …`: the rows in the order given; `shared` is bound before, as ?1 and so
+    on. A lone row has a text of its own; in all others there are ROWS of them, and those that are missing are NULL
+    throughout: the statement must do nothing for these.
     """
     if not rows:
         return []
     size, width = (1 if len(rows) == 1 else ROWS), len(rows[0])
-    text = _filled(statement, width, size)
+    text = _filled(statement, width, size, len(shared) + 1)
     answers: list[Any] = []
     for first in range(0, len(rows), size):
-        bindings = [*chain.from_iterable(rows[first : first + size])]
-        bindings += [None] * (size * width - len(bindings))
-        answers += connection.execute(text, (*bindings, *rest)).fetchall()
+        bindings = [*shared, *chain.from_iterable(rows[first : first + size])]
+        bindings += [None] * (len(shared) + size * width - len(bindings))
+        answers += connection.execute(text, bindings).fetchall()
     return answers
 
 
@@ -51,11 +51,12 @@ def insert(connection: apsw.Connection, table: str, columns: Sequence[str], rows
 
 
 @lru_cache(maxsize=256)
-def _filled(statement: str, width: int, rows: int) -> str:
-    return statement.replace("{values}", values(width, rows))
+def _filled(statement: str, width: int, rows: int, first: int) -> str:
+    return statement.replace("{values}", values(width, rows, first))
 
 
 @cache
-def values(width: int, rows: int) -> str:
-    row = f"({', '.join('?' * width)})"
-    return f"VALUES {', '.join([row] * rows)}"
+def values(width: int, rows: int, first: int = 1) -> str:
+    """Placeholders for so many rows, the first of them numbered `first`."""
+    numbers = iter(range(first, first + width * rows))
+    return "VALUES " + ", ".join(f"({', '.join(f'?{next(numbers)}' for _ in range(width))})" for _ in range(rows))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from jobwire_server.domain.job import DAY, JobState, NewJob
+from jobwire_server.domain.queue import next_queue_time, rank
 from jobwire_server.store.base import Created, CreateOutcome, Standing
 from jobwire_server.store.sqlite import bulk, codec, rows
-from jobwire_server.store.sqlite.transaction import Transaction
+from jobwire_server.store.sqlite.transaction import QueueRow, Transaction
 
 REMEMBERED: Final = DAY
 """How long a request id is remembered, whatever became of its job."""
 
 _REQUESTS: Final = """
-WITH given (key) AS ({values}) SELECT key, job_id, digest FROM given JOIN request USING (key) WHERE expire_time > ?
+WITH given (key) AS ({values}) SELECT key, job_id, digest FROM given JOIN request USING (key) WHERE expire_time > ?1
 """
 _DIGESTS: Final = "WITH given (id) AS ({values}) SELECT id, digest FROM given JOIN job USING (id)"
 _REMEMBER: Final = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?)"
@@ -45,7 +46,7 @@ _COLUMNS: Final = (
 def create(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Created]:
     requests = _requests(transaction, jobs)
     digests = _digests(transaction, jobs)
-    entering = _Entering()
+    entering = _Entering(transaction)
     answers: list[Created] = []
     for new in jobs:
         remembered = None if new.request_key is None else requests.get(new.request_key)
@@ -60,30 +61,100 @@ def create(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Created]:
         else:
             digests[new.id] = new.digest
             _remember(transaction, new, requests)
-            answers.append(_enter(transaction, new, entering))
+            answers.append(entering.enter(new))
             continue
         if outcome is CreateOutcome.EXISTED:
-            entering.write(transaction)  # it may be one of them
+            entering.write()  # it may be one of them
             if remembered is None:
                 _remember(transaction, new, requests)
             answers.append(_existed(transaction, job_id))
         else:
             answers.append(Created(outcome, job_id))
-    entering.write(transaction)
+    entering.write()
     return answers
 
 
 @dataclass(slots=True)
+class _Line:
+    """A queue, as new jobs see it."""
+
+    queue: QueueRow
+    ageing: int
+    waiting: int
+    """Jobs QUEUED, the new ones included."""
+    queued: int = 0
+    scheduled: int = 0
+    """Of the new ones."""
+
+
 class _Entering:
     """New jobs that are not written yet."""
 
-    rows: list[bulk.Row] = field(default_factory=list)
-    submissions: list[bulk.Row] = field(default_factory=list)
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._now = transaction.now
+        self._lines: dict[str, _Line] = {}
+        self._rows: list[bulk.Row] = []
+        self._submissions: list[bulk.Row] = []
 
-    def write(self, transaction: Transaction) -> None:
-        bulk.insert(transaction.connection, "job", _COLUMNS, self.rows)
-        bulk.insert(transaction.connection, "submission", ("number", "content"), self.submissions)
-        self.rows, self.submissions = [], []
+    def enter(self, new: NewJob) -> Created:
+        # Hot: each step in it is taken for every job.
+        (id_, queue, type_, user_id, priority, submission, digest, _, _, retry, *times) = new
+        execution_timeout, retention, schedule_time, expire_time = times
+        now, number = self._now, self._transaction.next_number()
+        line = self._lines.get(queue) or self._line(queue)
+        queue_time: int | None = None
+        position = 0
+        if schedule_time is not None and schedule_time > now:
+            state, score = JobState.SCHEDULED, schedule_time
+            line.scheduled += 1
+        else:
+            state = JobState.QUEUED
+            queue_time = line.queue.last_queue_time = next_queue_time(now, line.queue.last_queue_time)
+            score = rank(queue_time, priority, line.ageing)
+            line.queued += 1
+            line.waiting = position = line.waiting + 1
+        self._rows.append(
+            (
+                number,
+                id_,
+                digest,
+                queue,
+                type_,
+                user_id,
+                priority,
+                codec.encode_retry(retry),
+                execution_timeout,
+                retention,
+                schedule_time,
+                expire_time,
+                state,
+                score,
+                now,
+                now,
+                queue_time,
+            )
+        )
+        if submission:
+            self._submissions.append((number, submission))
+        standing = Standing(id_, queue, state, score, 1, 1, 0, 0, now, queue_time, None)
+        return Created(CreateOutcome.CREATED, id_, position, standing)
+
+    def write(self) -> None:
+        transaction = self._transaction
+        bulk.insert(transaction.connection, "job", _COLUMNS, self._rows)
+        bulk.insert(transaction.connection, "submission", ("number", "content"), self._submissions)
+        for name, line in self._lines.items():
+            line.queue.changed = line.queue.changed or line.queued > 0
+            transaction.counted(name, None, JobState.QUEUED, line.queued)
+            transaction.counted(name, None, JobState.SCHEDULED, line.scheduled)
+        self._rows, self._submissions, self._lines = [], [], {}
+
+    def _line(self, name: str) -> _Line:
+        queue = self._transaction.add_queue(name)
+        waiting = self._transaction.count(name, JobState.QUEUED)
+        line = self._lines[name] = _Line(queue, queue.settings.ageing, waiting)
+        return line
 
 
 def _requests(transaction: Transaction, jobs: Iterable[NewJob]) -> dict[bytes, tuple[str, bytes]]:
@@ -114,40 +185,3 @@ def _existed(transaction: Transaction, job_id: str) -> Created:
 
 def _position(transaction: Transaction, queue: str, state: JobState) -> int:
     return transaction.count(queue, JobState.QUEUED) if state is JobState.QUEUED else 0
-
-
-def _enter(transaction: Transaction, new: NewJob, entering: _Entering) -> Created:
-    now, number = transaction.now, transaction.next_number()
-    queue_time: int | None = None
-    if new.schedule_time is not None and new.schedule_time > now:
-        state, score = JobState.SCHEDULED, new.schedule_time
-    else:
-        state = JobState.QUEUED
-        queue_time, score = transaction.enter(new.queue, queue_time=None, priority=new.priority)
-    transaction.add_queue(new.queue)
-    transaction.counted(new.queue, None, state)
-    entering.rows.append(
-        (
-            number,
-            new.id,
-            new.digest,
-            new.queue,
-            new.type,
-            new.user_id,
-            new.priority,
-            codec.encode_retry(new.retry),
-            new.execution_timeout,
-            new.retention,
-            new.schedule_time,
-            new.expire_time,
-            state,
-            score,
-            now,
-            now,
-            queue_time,
-        )
-    )
-    if new.submission:
-        entering.submissions.append((number, new.submission))
-    standing = Standing(new.id, new.queue, state, score, 1, 1, 0, 0, now, queue_time, None)
-    return Created(CreateOutcome.CREATED, new.id, _position(transaction, new.queue, state), standing)

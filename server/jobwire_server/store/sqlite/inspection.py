@@ -54,6 +54,12 @@ FROM queue_count AS counter FULL JOIN there ON there.queue = counter.queue AND t
 WHERE counted != are_there
 """
 
+_CREDIT: Final = """
+WITH leases AS (SELECT worker_id, count(*) AS n FROM job WHERE state = 'in_progress' GROUP BY worker_id)
+SELECT CAST(worker.id AS BLOB), worker.held, coalesce(leases.n, 0)
+FROM worker LEFT JOIN leases ON leases.worker_id = worker.id WHERE worker.held != coalesce(leases.n, 0)
+"""
+
 _REMEMBERED: Final = "SELECT lower(hex(key)), CAST(job_id AS BLOB), expire_time FROM request WHERE expire_time > ?"
 
 
@@ -174,6 +180,9 @@ def _examine_beside(connection: apsw.Connection, examination: Examination, *, no
             examination.find(Invariant.ORPHAN, f"number {number}: {table}")
     for key, counted, are_there in connection.execute(_COUNTERS):
         examination.find(Invariant.COUNTER, f"{_text(key)}: counted {counted}, there are {are_there}")
+    for id, held, leases in connection.execute(_CREDIT):
+        broken = Invariant.CREDIT if held < leases else Invariant.CREDIT_STRAY
+        examination.find(broken, f"{_text(id)}: counted {held}, there are {leases}")
     for key, job_id, expire_time in connection.execute(_REMEMBERED, (now + REMEMBERED + _CLOCKS,)):
         what = f"request {key} of {_text(job_id)}: until {expire_time}, later than a day from now"
         examination.find(Invariant.REMEMBERED, what)

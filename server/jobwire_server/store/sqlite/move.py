@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from jobwire_server.domain.guard import Outcome, judge
 from jobwire_server.domain.job import DEFAULT_RETENTION, Job, JobState, Verb
-from jobwire_server.domain.move import Move
+from jobwire_server.domain.move import AnyMove, Completion, Move
 from jobwire_server.store.base import Moved, Standing
 from jobwire_server.store.sqlite import rows
+from jobwire_server.store.sqlite.complete import complete
 from jobwire_server.store.sqlite.rows import Stored
 from jobwire_server.store.sqlite.transaction import Transaction
 
@@ -21,28 +22,24 @@ _BY_WORKER: Final = frozenset({Verb.COMPLETE, Verb.FAIL, Verb.RELEASE})
 _RETURNING: Final = frozenset({Verb.REAP, Verb.RECOVER, Verb.HAND_BACK})
 
 
-def move(transaction: Transaction, moves: Sequence[Move]) -> list[Moved]:
+def move(transaction: Transaction, moves: Sequence[AnyMove]) -> list[Moved]:
     answers: list[Moved] = []
-    for round_ in _rounds(moves):
-        stored = rows.read(transaction, [move.job_id for move in round_], whole=False)
-        changed: list[tuple[Stored, Mapping[str, Any]]] = []
-        for move in round_:
-            answers.append(_move(transaction, move, stored.get(move.job_id), changed))
-        rows.write(transaction, changed)
+    for round_ in rows.rounds(moves):
+        completions = [move for move in round_ if isinstance(move, Completion)]
+        done = complete(transaction, completions) if completions else {}
+        others = [move for move in round_ if move.job_id not in done]
+        if others:
+            _move_all(transaction, others, done)
+        answers += [done[move.job_id] for move in round_]
     return answers
 
 
-def _rounds(moves: Sequence[Move]) -> list[list[Move]]:
-    """In order, and in none of them a job twice."""
-    rounds: list[list[Move]] = [[]]
-    seen: set[str] = set()
+def _move_all(transaction: Transaction, moves: Sequence[AnyMove], answers: dict[str, Moved]) -> None:
+    stored = rows.read(transaction, [move.job_id for move in moves], whole=False)
+    changed: list[tuple[Stored, Mapping[str, Any]]] = []
     for move in moves:
-        if move.job_id in seen:
-            rounds.append([])
-            seen = set()
-        seen.add(move.job_id)
-        rounds[-1].append(move)
-    return rounds
+        answers[move.job_id] = _move(transaction, move.as_move(), stored.get(move.job_id), changed)
+    rows.write(transaction, changed)
 
 
 def _move(

@@ -2,71 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Final
 
 from jobwire_server.domain.guard import Outcome
-from jobwire_server.domain.job import Job, JobState, Progress
+from jobwire_server.domain.job import JobState, Progress
+from jobwire_server.store import parts
 from jobwire_server.store.base import Renewal, Renewed, Standing, WorkerInfo
-from jobwire_server.store.sqlite import rows
-from jobwire_server.store.sqlite.move import deadline
-from jobwire_server.store.sqlite.rows import Stored
+from jobwire_server.store.sqlite import bulk, rows
 from jobwire_server.store.sqlite.transaction import Transaction
+
+# ?1 is now. The first renewal acknowledges; a cancel that came before it may have set a sooner limit. A mere renewal is
+# no news to watchers.
+_RENEW: Final = """
+WITH given (id, token, progress) AS ({values}),
+held AS (
+    SELECT job.number, given.progress, acknowledged = 0 OR given.progress IS NOT NULL AS is_news,
+        iif(acknowledged = 0 AND execution_timeout IS NOT NULL,
+            min(?1 + execution_timeout, coalesce(limit_time, ?1 + execution_timeout)), limit_time) AS limit_time
+    FROM given JOIN job ON job.id = given.id AND job.state = 'in_progress' AND job.token = given.token
+)
+UPDATE job SET
+    acknowledged = 1, return_count = iif(acknowledged, return_count, 0), start_time = coalesce(start_time, claim_time),
+    version = version + is_news, update_time = iif(is_news, ?1, update_time),
+    progress = coalesce(held.progress, job.progress), limit_time = held.limit_time,
+    lease_expire_time = min(?1 + lease_duration, coalesce(held.limit_time, ?1 + lease_duration)),
+    score = min(?1 + lease_duration, coalesce(held.limit_time, ?1 + lease_duration))
+FROM held WHERE job.number = held.number
+RETURNING job.id, queue, score, version, revision, attempt, retry_count, update_time, queue_time, finish_time,
+    CAST(worker_id AS BLOB), iif(cancel_requested, CAST(cancel_reason AS BLOB), NULL)
+"""
 
 
 def renew(transaction: Transaction, renewals: Sequence[Renewal]) -> list[Renewed]:
-    jobs = rows.read(transaction, [renewal.job_id for renewal in renewals], whole=False)
-    changed: dict[str, tuple[Stored, dict[str, Any]]] = {}
-    answers = [_renew(transaction, renewal, jobs, changed) for renewal in renewals]
-    rows.write(transaction, changed.values())
+    answers: list[Renewed] = []
+    for round_ in rows.rounds(renewals):
+        renewed = _renew(transaction, round_)
+        missing = [renewal.job_id for renewal in round_ if renewal.job_id not in renewed]
+        there = rows.read(transaction, missing, whole=False) if missing else {}
+        for job_id in missing:
+            renewed[job_id] = Renewed(Outcome.LOST if job_id in there else Outcome.GONE)
+        answers += [renewed[renewal.job_id] for renewal in round_]
     return answers
 
 
-def _renew(
-    transaction: Transaction,
-    renewal: Renewal,
-    jobs: dict[str, Stored],
-    changed: dict[str, tuple[Stored, dict[str, Any]]],
-) -> Renewed:
-    stored = jobs.get(renewal.job_id)
-    if stored is None:
-        return Renewed(Outcome.GONE)
-    job = stored[1]
-    if job.state is not JobState.IN_PROGRESS or job.token != renewal.token:
-        return Renewed(Outcome.LOST)
-    changes = _changes(job, renewal, transaction.now)
-    job = job._replace(**changes)
-    before = changed.get(job.id, (stored, {}))[1]
-    changed[job.id] = (stored, {**before, **changes})
-    jobs[job.id] = (stored[0], job)  # a later renewal of it in this call goes on from there
-    transaction.acknowledged(job.worker_id)
-    return Renewed(
-        Outcome.OK,
-        max(0, job.score - transaction.now),
-        job.cancel_requested,
-        job.cancel_reason,
-        Standing.of(job),
-    )
+def _renew(transaction: Transaction, renewals: Sequence[Renewal]) -> dict[str, Renewed]:
+    """Renews what is held, and answers that by id. No job may come twice."""
+    now = transaction.now
+    given = [(renewal.job_id, renewal.token, _progress(renewal, now)) for renewal in renewals]
+    renewed: dict[str, Renewed] = {}
+    workers: set[bytes] = set()
+    for row in bulk.given(transaction.connection, _RENEW, given, now):
+        job_id, queue, score, version, revision, attempt, retry_count, update_time, queue_time, finish_time, *told = row
+        worker_id, cancel_reason = told
+        workers.add(worker_id)
+        standing = Standing(
+            job_id,
+            queue,
+            JobState.IN_PROGRESS,
+            score,
+            version,
+            revision,
+            attempt,
+            retry_count,
+            update_time,
+            queue_time,
+            finish_time,
+        )
+        reason = "" if cancel_reason is None else cancel_reason.decode(errors="replace")
+        renewed[job_id] = Renewed(Outcome.OK, max(0, score - now), cancel_reason is not None, reason, standing)
+    for worker_id in workers:
+        transaction.acknowledged(worker_id.decode(errors="replace"))  # as a damaged record is set aside
+    return renewed
 
 
-def _changes(job: Job, renewal: Renewal, now: int) -> Mapping[str, Any]:
-    changes: dict[str, Any] = {}
-    limit_time = job.limit_time
-    if not job.acknowledged:
-        changes |= {"acknowledged": True, "return_count": 0}
-        if job.start_time is None:
-            changes["start_time"] = job.claim_time
-        if job.execution_timeout is not None:
-            # A cancel that came before the acknowledgment may have set a sooner limit.
-            limit_time = deadline(now + job.execution_timeout, limit_time)
-            changes["limit_time"] = limit_time
-    if renewal.has_progress:
-        changes["progress"] = Progress(renewal.fraction, renewal.message, now)
-    if changes:  # a mere renewal tells watchers nothing new
-        changes |= {"version": job.version + 1, "update_time": now}
-    end = deadline(now + job.lease_duration, limit_time)
-    changes |= {"lease_expire_time": end, "score": end}
-    return changes
+def _progress(renewal: Renewal, now: int) -> str | None:
+    if not renewal.has_progress:
+        return None
+    return parts.encode_progress(Progress(renewal.fraction, renewal.message, now))
 
 
 def beat(transaction: Transaction, worker: WorkerInfo) -> bool:

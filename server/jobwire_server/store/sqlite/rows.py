@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from jobwire_server.domain.job import DEFAULT_RETENTION, Job, JobError, JobState
 from jobwire_server.store import parts
@@ -84,6 +84,35 @@ def write(transaction: Transaction, changed: Iterable[tuple[Stored, Mapping[str,
         bulk.given(transaction.connection, _update(codec.spelling(names).columns), rows)
 
 
+def clear_errors(transaction: Transaction, numbers: Sequence[int]) -> None:
+    """The last error of these jobs goes. A first attempt has none before it: most jobs need no such thing."""
+    if numbers:
+        transaction.executemany(_CLEAR_ERROR, [(number,) for number in numbers])
+
+
+class _OfJob(Protocol):
+    @property
+    def job_id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=_OfJob)
+
+
+def rounds(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """In order, and in none of them a job twice: one statement sees a job as it was before it."""
+    if len({item.job_id for item in items}) == len(items):
+        return [items]
+    parted: list[list[Item]] = [[]]
+    seen: set[str] = set()
+    for item in items:
+        if item.job_id in seen:
+            parted.append([])
+            seen = set()
+        seen.add(item.job_id)
+        parted[-1].append(item)
+    return [*parted]
+
+
 def remove(transaction: Transaction, number: int) -> None:
     transaction.execute(_REMOVE, (number,))
 
@@ -105,8 +134,7 @@ def _write_beside(transaction: Transaction, number: int, job: Job, changes: Mapp
     if changes.get("error") is not None:
         transaction.execute(_WRITE_ERROR, (number, parts.encode_error(changes["error"])))
     elif "error" in changes and (job.attempt != 1 or job.state is not JobState.IN_PROGRESS):
-        # Nearly all completions are of first attempts, which have no error before them.
-        transaction.execute(_CLEAR_ERROR, (number,))
+        clear_errors(transaction, [number])
 
 
 _TEXTS: Final = ("id", "type", "user_id", "worker_id", "cancel_reason")

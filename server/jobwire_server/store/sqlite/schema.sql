@@ -57,9 +57,6 @@ CREATE INDEX job_by_state ON job (queue, state, score, id);
 CREATE INDEX job_by_expiry ON job (expire_time)
     WHERE expire_time IS NOT NULL AND start_time IS NULL AND state IN ('scheduled', 'queued');
 
--- Leases by worker: their number is the credit used.
-CREATE INDEX job_by_worker ON job (worker_id) WHERE state = 'in_progress';
-
 -- A user's jobs, for listings newest first. Jobs of nobody cost nothing.
 CREATE INDEX job_by_user ON job (user_id, create_time, id) WHERE user_id != '';
 
@@ -121,6 +118,7 @@ CREATE TABLE worker (
     returned_at    INTEGER NOT NULL,        -- when the last one did
     returned_claim INTEGER NOT NULL,        -- when that one was claimed: what came in one claim counts once
     silent         INTEGER NOT NULL,        -- a delivery ran out, and it has not been heard since
+    held           INTEGER NOT NULL,        -- its leases: the credit used; an index of them would cost each life two steps
     host           TEXT NOT NULL,
     pid            INTEGER NOT NULL,
     runtime        TEXT NOT NULL,

@@ -15,7 +15,7 @@ import apsw
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, NewJob
-from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.store.base import (
     SCAN,
@@ -214,7 +214,7 @@ class SqliteStore:
         weight = sum(len(request.tokens) for request in requests)
         return await self._write(lambda transaction: claim.claim(transaction, queue, requests), weight=weight)
 
-    async def move(self, moves: Sequence[Move]) -> list[Moved]:
+    async def move(self, moves: Sequence[AnyMove]) -> list[Moved]:
         return await self._write(lambda transaction: move.move(transaction, moves), weight=len(moves))
 
     async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:

@@ -47,8 +47,9 @@ WHERE job.number IN (
 
 _LEASED: Final = f"""
 WHERE job.number IN (
-    SELECT lease.number FROM job AS lease INDEXED BY job_by_worker
-    WHERE lease.state = 'in_progress' AND lease.claim_time < ?2 AND {_OF_QUEUES.format(column="lease.queue")}
+    SELECT lease.number FROM queue CROSS JOIN job AS lease INDEXED BY job_by_state
+        ON lease.queue = queue.name AND lease.state = 'in_progress' AND lease.claim_time < ?2
+    WHERE {_OF_QUEUES.format(column="queue.name")}
     ORDER BY lease.claim_time, lease.id LIMIT ?3
 ) ORDER BY job.claim_time, job.id
 """
@@ -82,9 +83,7 @@ _FORGET_COUNTS: Final = "DELETE FROM queue_count WHERE queue = ?"
 
 _FORGET_WORKERS: Final = """
 DELETE FROM worker WHERE id IN (
-    SELECT id FROM worker INDEXED BY worker_by_beat WHERE last_beat <= ? AND NOT EXISTS (
-        SELECT 1 FROM job INDEXED BY job_by_worker WHERE worker_id = worker.id AND state = 'in_progress'
-    ) LIMIT ?
+    SELECT id FROM worker INDEXED BY worker_by_beat WHERE last_beat <= ? AND held = 0 LIMIT ?
 )
 """
 

@@ -33,15 +33,16 @@ _QUEUE: Final = f"SELECT {_QUEUE_COLUMNS} FROM queue WHERE name = ?"
 
 _WRITE_QUEUE: Final = f"INSERT OR REPLACE INTO queue ({_QUEUE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_HELD: Final = "SELECT count(*) FROM job INDEXED BY job_by_worker WHERE worker_id = ? AND state = 'in_progress'"
-
-_WORKER: Final = "SELECT session, last_beat, returns, returned_at, returned_claim, silent FROM worker WHERE id = ?"
+_WORKER: Final = (
+    "SELECT session, last_beat, returns, returned_at, returned_claim, silent, held FROM worker WHERE id = ?"
+)
 
 # What a worker leaves unsaid stays as it said it before: heartbeats need not repeat it all.
 _WRITE_WORKER: Final = """
 INSERT INTO worker
-    (id, session, last_beat, returns, returned_at, returned_claim, silent, host, pid, runtime, version, labels, queues)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (id, session, last_beat, returns, returned_at, returned_claim, silent, held, host, pid, runtime, version, labels,
+        queues)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
     session = excluded.session,
     last_beat = excluded.last_beat,
@@ -49,6 +50,7 @@ ON CONFLICT DO UPDATE SET
     returned_at = excluded.returned_at,
     returned_claim = excluded.returned_claim,
     silent = excluded.silent,
+    held = excluded.held,
     host = iif(excluded.host = '', host, excluded.host),
     pid = iif(excluded.pid = 0, pid, excluded.pid),
     runtime = iif(excluded.runtime = '', runtime, excluded.runtime),
@@ -79,6 +81,8 @@ class WorkerRow:
     returned_at: int = 0
     returned_claim: int = 0
     silent: bool = False
+    held: int = 0
+    """Leases under its name: the credit used."""
     changed: bool = False
 
 
@@ -98,7 +102,6 @@ class Transaction:
         self._counts: dict[tuple[str, JobState], int] = {}
         self._added: Counter[tuple[str, JobState]] = Counter()
         self._workers: dict[str, WorkerRow] = {}
-        self._held: dict[str, int] = {}
         self._queued: Counter[str] = Counter()
         self._freed: Counter[str] = Counter()
         self._heard: list[str] = []
@@ -183,28 +186,26 @@ class Transaction:
             if found is None:
                 row = WorkerRow(info, last_beat=self.now, changed=True)
             else:
-                session, last_beat, returns, returned_at, returned_claim, silent = found
-                row = WorkerRow(info, session, last_beat, returns, returned_at, returned_claim, bool(silent))
+                session, last_beat, returns, returned_at, returned_claim, silent, held = found
+                row = WorkerRow(info, session, last_beat, returns, returned_at, returned_claim, bool(silent), held)
             self._workers[id] = row
         return row
 
     def held(self, worker_id: str) -> int:
         """Leases under its name, this transaction's changes included."""
-        held = self._held.get(worker_id)
-        if held is None:
-            found: int = self.execute(_HELD, (worker_id,)).get
-            held = self._held[worker_id] = found
-        return held
+        return self.worker(worker_id).held
 
     def leased(self, worker_id: str, number: int) -> None:
-        """That many jobs were leased to it; call it after `held`."""
-        self._held[worker_id] += number
+        """That many jobs were leased to it."""
+        if number:
+            row = self.worker(worker_id)
+            row.held += number
+            row.changed = True
 
-    def freed(self, worker_id: str) -> None:
-        """One of its leases ended."""
-        self._freed[worker_id] += 1
-        if worker_id in self._held:
-            self._held[worker_id] -= 1
+    def freed(self, worker_id: str, leases: int = 1) -> None:
+        """So many of its leases ended."""
+        self._freed[worker_id] += leases
+        self.leased(worker_id, -leases)
 
     def returned(self, worker_id: str, *, claim_time: int, ran_out: bool) -> None:
         """A delivery to it came back unacknowledged, by its deadline (`ran_out`) or before.
@@ -323,6 +324,7 @@ def _worker_columns(row: WorkerRow) -> tuple[str | int, ...]:
         row.returned_at,
         row.returned_claim,
         int(row.silent),
+        row.held,
         info.host,
         info.pid,
         info.runtime,

@@ -11,9 +11,7 @@ from jobwire_server.store.sqlite import codec
 from jobwire_server.store.sqlite.transaction import Transaction
 
 _SELECT: Final = """
-SELECT id, session, host, pid, runtime, version, labels, queues, last_beat, (
-    SELECT count(*) FROM job INDEXED BY job_by_worker WHERE worker_id = worker.id AND state = 'in_progress'
-) FROM worker
+SELECT id, session, host, pid, runtime, version, labels, queues, last_beat, held FROM worker
 """
 _NAMED: Final = _SELECT + "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
 _BEHIND: Final = _SELECT + "WHERE id > ? ORDER BY id LIMIT ?"

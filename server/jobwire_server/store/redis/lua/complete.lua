@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Completes jobs, the common end of a life: what `move` does with a completion, in fewer steps.
--- Guard: the token, as domain.policy.complete has it; no job comes twice.
+-- Guard: the token, as domain.move.Completion has it; no job comes twice.
 -- Returns: JSON list of [outcome, standing or null], or [outcome, null, job or false] where the token guards nothing.
 -- Keeps: as move.lua.
 --!include call rows changes fields names places outage hints queues workers flush completing
