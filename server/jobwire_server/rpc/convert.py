@@ -61,19 +61,16 @@ class Reader:
         if "webhook" in given:
             raise _no_webhook("job")
         # Of the request as it came: what this server does not know yet belongs to it, but is not stored.
-        raw = job.SerializeToString(deterministic=True)
-        digest = hashlib.sha256(raw).digest()
+        digest = hashlib.sha256(job.SerializeToString(deterministic=True)).digest()
         job.DiscardUnknownFields()  # they would count against no limit
         request_key = None
         if request.request_id:
             request_id = validate.text("request_id", request.request_id, limits.text)
             request_key = hashlib.sha256(f"{principal}\0{request_id}".encode()).digest()
-        asked: dict[str, Any] = {}
         # Most requests hold two or three fields: asking for each of the others would cost more than all the rest.
-        if not given <= SUBMISSION:
-            asked = self._asked(job, given)
+        asked = {} if given <= SUBMISSION else self._asked(job, given)
         return NewJob(
-            id=asked.pop("id", None) or self._ids.make(),
+            asked.pop("id", None) or self._ids.make(),
             id_given="id" in given,
             submission=self._submission(job, given),
             digest=digest,

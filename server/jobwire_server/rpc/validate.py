@@ -143,11 +143,12 @@ def labels(path: str, given: Mapping[str, str], limits: Limits) -> tuple[tuple[s
 
 
 def payload(path: str, given: job_pb2.Payload, limits: Limits) -> job_pb2.Payload:
-    text(f"{path}.content_type", given.content_type, CONTENT_TYPE_SIZE)
-    if given.HasField("text"):
-        text(f"{path}.text", given.text, limits.payload)
-    elif len(given.data) > limits.payload:
+    if given.content_type:
+        text(f"{path}.content_type", given.content_type, CONTENT_TYPE_SIZE)
+    if len(given.data) > limits.payload:
         raise too_large(f"{path}.data", len(given.data), limits.payload)
+    if given.text:
+        text(f"{path}.text", given.text, limits.payload)
     return given
 
 

@@ -42,7 +42,7 @@ from jobwire_server.store.base import (
 
 KEEPALIVE: Final = 12.0
 """Seconds without another event after which a stream hears from us; the contract says at most 15."""
-ASSIGNED_AT_ONCE: Final = 100
+ASSIGNED_AT_ONCE: Final = 250
 """Jobs in one claim of one stream, so that the others in line get their share."""
 BYTES_AT_ONCE: Final = 3 * MIB
 """About what the jobs of one claim of one stream weigh: one message, whatever a job weighs. Each stream that does not
