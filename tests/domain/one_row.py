@@ -74,7 +74,12 @@ def decision(job: Job, verb: Verb, token: bytes, detail: str) -> Move | None:
             return policy.replay(job, etag=None)
         case Verb.DELETE:
             deletion = policy.delete(job, force=detail == "force", etag=None)
-            return Move(job_id=job.id, verb=verb, guard=Guard(version=deletion.version), to=job.state)
+            return Move(
+                job_id=job.id,
+                verb=verb,
+                guard=Guard(version=deletion.version, create_time=deletion.create_time),
+                to=job.state,
+            )
         case Verb.CLAIM | Verb.PROMOTE | Verb.PURGE:
             raise AssertionError(f"{verb} is no decision: the store finds and changes in one step")
 

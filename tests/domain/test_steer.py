@@ -303,7 +303,7 @@ def test_the_right_etag_or_none_passes_and_another_is_refused_with_the_present_o
         with pytest.raises(JobwireError) as refused:
             decide(job, wrong)
         assert refused.value.reason is Reason.ETAG_MISMATCH
-        assert refused.value.metadata == {"job_id": "job-1", "etag": "4"}
+        assert refused.value.metadata == {"job_id": "job-1", "etag": job.etag}
 
 
 def test_a_late_copy_of_a_cancel_cannot_cancel_a_replay() -> None:
@@ -315,8 +315,10 @@ def test_a_late_copy_of_a_cancel_cannot_cancel_a_replay() -> None:
     assert refused.value.reason is Reason.ETAG_MISMATCH
 
 
-def test_the_etag_is_the_revision_not_the_version() -> None:
-    assert a_job(version=9, revision=4).etag == "4"
+def test_the_etag_tells_revisions_and_lives_apart_and_not_versions() -> None:
+    job = a_job(version=9, revision=4)
+    assert job.etag == a_job(version=10, revision=4).etag
+    assert len({job.etag, a_job(revision=5).etag, job._replace(create_time=job.create_time + 1).etag}) == 3
 
 
 @pytest.mark.parametrize("changes", [{"expire_time": AHEAD}, {"schedule_time": AHEAD}], ids=["expiry", "schedule"])

@@ -83,7 +83,7 @@ def deleted(job: Job, *, force: bool) -> bool:
         if refused.reason is not Reason.ILLEGAL_TRANSITION:
             raise
         return False
-    assert deletion == Deletion(job.id, job.version)
+    assert deletion == Deletion(job.id, job.version, job.create_time)
     return True
 
 

@@ -88,7 +88,7 @@ def test_every_field_of_a_running_job_reaches_the_wire() -> None:
     missing = {field.name for field in message.DESCRIPTOR.fields} - {field.name for field, _ in message.ListFields()}
     assert missing == only_once_ended | not_built
     assert message.state == job_pb2.JOB_STATE_IN_PROGRESS
-    assert (message.version, message.etag, message.fence, message.attempt) == (12, "4", 99, 4)
+    assert (message.version, message.etag, message.fence, message.attempt) == (12, job.etag, 99, 4)
     assert message.lease == job_pb2.Lease(worker_id="w1", expire_time=at(NOW + 7), acknowledged=True)
     assert message.progress == job_pb2.Progress(fraction=0.0, message="half", update_time=at(NOW - 1))
     told = job_pb2.JobError(code="E", message="went wrong", details={"k": "v"}, worker_id="w0")

@@ -68,6 +68,21 @@ async def test_an_etag_of_before_deletes_nothing(wire: Wire) -> None:
     await delete(wire, "a", etag=(await get(wire, "a")).etag)
 
 
+async def test_an_etag_of_an_earlier_life_of_the_id_changes_nothing(wire: Wire) -> None:
+    old = await create(wire, "a")
+    await delete(wire, "a")
+    new = await create(wire, "a")
+    assert new.version == old.version
+    edit = api.EditJob(job=Job(priority=1), etag=old.etag)
+    for late in (
+        wire.jobs.UpdateJob(api.UpdateJobRequest(job_id="a", edit=edit)),
+        wire.jobs.CancelJob(api.CancelJobRequest(job_id="a", etag=old.etag)),
+        delete(wire, "a", etag=old.etag),
+    ):
+        assert await refusal(late) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert (await get(wire, "a")).etag == new.etag
+
+
 async def test_an_id_is_free_again_and_a_request_id_stays_remembered(wire: Wire) -> None:
     by_id = api.CreateJobRequest(job=Job(id="a"))
     assert (await wire.jobs.CreateJob(by_id)).created

@@ -154,7 +154,7 @@ class _Writer:
 
     def again(self) -> Step | None:
         """Mostly what was the last thing that happened to its job."""
-        sent = [(back, move) for back, (move, _) in enumerate(reversed(self._player.moves), 1)]
+        sent = [(back, move) for back, move in enumerate(reversed(self._player.moves), 1)]
         last = {job.last_operation for job in self._player.model.jobs.values()}
         known = [back for back, move in sent if move.operation in last]
         return Moves((Again(self._pick([*known, *known, *(back for back, _ in sent[:3])])),)) if sent else None

@@ -126,7 +126,7 @@ class Model:
 
     def delete(self, deletion: Deletion) -> Outcome:
         job = self.jobs.get(deletion.job_id)
-        if job is not None and job.version == deletion.version:
+        if job is not None and (job.version, job.create_time) == (deletion.version, deletion.create_time):
             del self.jobs[job.id]
             return Outcome.OK
         return Outcome.GONE if job is None else Outcome.STALE

@@ -144,16 +144,12 @@ class Player:
         self.model = Model(self.clock, purges_requests=purges_requests)
         self.readings: dict[str, list[Job]] = {}
         """Job id → every version of it that was seen, oldest first, through all lives of that id."""
-        self._born: dict[str, int] = {}
-        """Job id → which of its readings is the first of its present life."""
-        self.moves: list[tuple[AnyMove, int]] = []
-        """Every Move that was sent, oldest first, and the reading that it was made from."""
+        self.moves: list[AnyMove] = []
+        """Every Move that was sent, oldest first."""
         self._tokens = 0
 
     def look(self) -> None:
         """Callers see the jobs as they are now."""
-        for id in self.readings.keys() - self.model.jobs.keys():
-            self._born[id] = len(self.readings[id])
         for job in self.model.jobs.values():
             seen = self.readings.setdefault(job.id, [])
             if not seen or seen[-1] != job:
@@ -167,6 +163,8 @@ class Player:
             case Outage():
                 self.model.recovered_at = self.clock.now
             case Create(jobs):
+                # Two lives of an id never begin at one moment: a delete and a create lie between them, a call each.
+                self.clock.now += 1
                 return Call("create", ([self._new(new) for new in jobs],))
             case Claim(wishes, queue):
                 return Call("claim", (queue, [self._request(wish) for wish in wishes]))
@@ -238,36 +236,31 @@ class Player:
         """Which of its readings that is; None when it was never seen."""
         return max(0, len(self.readings[id]) - 1 - read) if id in self.readings else None
 
-    def _is_past(self, id: str, reading: int) -> bool:
-        """It is of an earlier life of this id. Versions begin anew with each, so that what is guarded by the version
-        alone may hit the wrong one: such Moves are left out."""
-        return id in self.model.jobs and reading < self._born.get(id, 0)
-
     def _move(self, step: Decide | Again) -> AnyMove | None:
         found = self._sent(step) if isinstance(step, Again) else self._decided(step)
-        if found is None or (found[0].as_move().guard.token is None and self._is_past(found[0].job_id, found[1])):
+        if found is None:
             return None
         self.moves.append(found)
-        return found[0]
+        return found
 
-    def _sent(self, again: Again) -> tuple[AnyMove, int] | None:
+    def _sent(self, again: Again) -> AnyMove | None:
         return self.moves[-again.back] if again.back <= len(self.moves) else None
 
-    def _decided(self, decide: Decide) -> tuple[AnyMove, int] | None:
+    def _decided(self, decide: Decide) -> AnyMove | None:
         reading = self._reading(decide.id, decide.read)
         if reading is None:
             return None
         try:
-            move = DECISIONS[decide.what](self.readings[decide.id][reading], self.clock.now)
+            return DECISIONS[decide.what](self.readings[decide.id][reading], self.clock.now)
         except JobwireError:
             return None
-        return None if move is None else (move, reading)
 
     def _deletion(self, remove: Remove) -> Deletion | None:
         reading = self._reading(remove.id, remove.read)
-        if reading is None or self._is_past(remove.id, reading):
+        if reading is None:
             return None
-        return Deletion(remove.id, self.readings[remove.id][reading].version)
+        read = self.readings[remove.id][reading]
+        return Deletion(remove.id, read.version, read.create_time)
 
     def _renewal(self, sign: Sign) -> Renewal:
         reading = self._reading(sign.id, sign.read)

@@ -30,7 +30,7 @@ from jobwire_server.store.base import ClaimOutcome, CreateOutcome, Hints, Renewa
 
 
 async def delete(store: Store, *jobs: Job) -> list[Outcome]:
-    return await store.delete([Deletion(job.id, job.version) for job in jobs])
+    return await store.delete([Deletion(job.id, job.version, job.create_time) for job in jobs])
 
 
 @pytest.mark.parametrize("state", JobState)
@@ -197,3 +197,25 @@ async def test_its_request_is_remembered(store: Store, clock: Clock) -> None:
     clock.now += 1
     (new,) = await store.create([new_job("j", request_key=b"k")])
     assert new.outcome is CreateOutcome.CREATED
+
+
+async def test_what_was_decided_in_an_earlier_life_of_an_id_never_meets_the_later_one(
+    store: Store, clock: Clock
+) -> None:
+    """Versions begin anew with each life, so that the version alone would let all of these pass."""
+    old = await put(store, "j")
+    clock.advance(1)
+    assert await delete(store, old) == [Outcome.OK]
+    new = await put(store, "j")
+    assert (new.version, new.revision) == (old.version, old.revision), "or this proves nothing"
+    assert new.etag != old.etag
+    decided = [
+        policy.cancel(old, reason="", grace=0, etag=old.etag, now=clock.now),
+        policy.edit(old, {"priority": 1}, payload=False, etag=old.etag, now=clock.now),
+        policy.expire(old),
+    ]
+    for each in decided:
+        assert each is not None
+        assert await move(store, each) is Outcome.STALE
+    assert await delete(store, old) == [Outcome.STALE]
+    assert await get(store, "j") == new

@@ -36,10 +36,11 @@ def guard_of(verb: Verb, job: Job) -> Guard:
     if verb is Verb.COMPLETE:
         return Guard(token=job.token)
     if verb in (Verb.CANCEL, Verb.EXPIRE, Verb.EDIT, Verb.REPLAY):
-        return Guard(version=job.version)
+        return Guard(version=job.version, create_time=job.create_time)
     return Guard(
         token=job.token,
         version=job.version,
+        create_time=job.create_time,
         unacknowledged=verb is Verb.HAND_BACK,
         overdue=verb is Verb.REAP,
     )

@@ -37,11 +37,21 @@ class Guard:
     """The job is IN_PROGRESS, and this is the digest of its lease token."""
     version: int | None = None
     """The job has this version."""
+    create_time: int | None = None
+    """The job was created then: it is in the life in which it was read. An id that is used anew begins its versions
+    anew, and a change must not meet whoever bears the name now."""
     unacknowledged: bool = False
     """No heartbeat has confirmed the delivery."""
     overdue: bool = False
     """The deadline has passed by the store's clock, and the store is not just back from an outage: for one lease time
     after an outage nothing is reaped, since no worker could have renewed."""
+
+    @classmethod
+    def as_read(
+        cls, job: Job, *, token: bytes | None = None, unacknowledged: bool = False, overdue: bool = False
+    ) -> Guard:
+        """The job has not changed since it was read, and the rest holds."""
+        return cls(token, job.version, job.create_time, unacknowledged, overdue)
 
 
 def judge(guard: Guard, job: Job | None, *, operation: bytes, now: int, recovered_at: int) -> Outcome:
@@ -56,6 +66,8 @@ def judge(guard: Guard, job: Job | None, *, operation: bytes, now: int, recovere
     if guard.token is not None and (job.state is not JobState.IN_PROGRESS or job.token != guard.token):
         return Outcome.LOST
     if guard.version is not None and job.version != guard.version:
+        return Outcome.STALE
+    if guard.create_time is not None and job.create_time != guard.create_time:
         return Outcome.STALE
     if guard.unacknowledged and job.acknowledged:
         return Outcome.STALE

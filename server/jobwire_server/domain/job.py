@@ -212,6 +212,11 @@ class NewJob(NamedTuple):
     expire_time: int | None = None
 
 
+def etag_of(create_time: int, revision: int) -> str:
+    """What the wire calls a revision: opaque, and another one for each life of an id, since revisions begin anew."""
+    return f"{create_time:x}.{revision}"
+
+
 class Job(NamedTuple):
     """A job as the store has it, at one version. A value: it holds no store, and changing it changes nothing.
 
@@ -239,7 +244,7 @@ class Job(NamedTuple):
     version: int
     """Rises with every change but a mere renewal. Guards decisions; watchers compare it."""
     revision: int
-    """Rises with transitions and edits only, not with the request to cancel a running job. The wire calls it etag."""
+    """Rises with transitions and edits only, not with the request to cancel a running job. Makes the `etag`."""
     last_operation: bytes
     """The operation id of the last Move applied: after an unknown outcome the same Move is recognized by it."""
     create_time: int
@@ -288,7 +293,7 @@ class Job(NamedTuple):
 
     @property
     def etag(self) -> str:
-        return str(self.revision)
+        return etag_of(self.create_time, self.revision)
 
     @property
     def purge_time(self) -> int | None:

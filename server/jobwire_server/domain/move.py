@@ -116,3 +116,5 @@ class Deletion:
 
     job_id: str
     version: int
+    create_time: int | None = None
+    """As in `Guard`."""

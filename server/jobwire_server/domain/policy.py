@@ -37,13 +37,13 @@ def fail(
     """Its worker could not do it: SCHEDULED again while retries remain, else FAILED; CANCELED if that was asked for."""
     delay = backoff(job.retry, job.retry_count + 1, random) if retry_delay is None else retry_delay
     error = replace(error, worker_id=job.worker_id)
-    ended = _Ended(job, Verb.FAIL, Guard(token=token, version=job.version), AttemptOutcome.FAILED, now, error)
+    ended = _Ended(job, Verb.FAIL, Guard.as_read(job, token=token), AttemptOutcome.FAILED, now, error)
     return ended.canceled() if job.cancel_requested else ended.failed(delay=None if permanent else delay)
 
 
 def release(job: Job, token: bytes, *, delay: int, now: int, random: float) -> Move:
     """Its worker gives it back undone, at no cost to the budgets (up to MAX_RELEASES in a row)."""
-    guard = Guard(token=token, version=job.version)
+    guard = Guard.as_read(job, token=token)
     ended = _Ended(job, Verb.RELEASE, guard, AttemptOutcome.RELEASED, now)
     if job.cancel_requested:
         return ended.canceled()
@@ -55,7 +55,7 @@ def release(job: Job, token: bytes, *, delay: int, now: int, random: float) -> M
 
 def hand_back(job: Job, token: bytes, *, now: int) -> Move:
     """A delivery whose worker has gone before acknowledging it goes back, with nothing counted against the budgets."""
-    return _returned(job, Verb.HAND_BACK, Guard(token=token, version=job.version, unacknowledged=True), now=now)
+    return _returned(job, Verb.HAND_BACK, Guard.as_read(job, token=token, unacknowledged=True), now=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,13 @@ class Recovery:
 
 def reap(job: Job, *, now: int, random: float, recovery: Recovery | None = None) -> Move:
     """Takes back a job whose deadline has passed; whose deadline it was decides what it costs."""
-    guard = Guard(token=job.token or _NO_TOKEN, version=job.version, overdue=True)
+    guard = Guard.as_read(job, token=job.token or _NO_TOKEN, overdue=True)
     return _taken_back(job, Verb.REAP, guard, now=now, random=random, recovery=recovery or Recovery())
 
 
 def recover(job: Job, *, now: int, random: float, recovery: Recovery | None = None) -> Move:
     """Takes back a job that an operator says is stuck, although its deadline is still ahead."""
-    guard = Guard(token=job.token or _NO_TOKEN, version=job.version)
+    guard = Guard.as_read(job, token=job.token or _NO_TOKEN)
     return _taken_back(job, Verb.RECOVER, guard, now=now, random=random, recovery=recovery or Recovery())
 
 
@@ -83,7 +83,7 @@ def expire(job: Job) -> Move:
     """Nobody has started it in time."""
     if not job.state.is_waiting:
         raise illegal(job, Verb.EXPIRE, JobState.EXPIRED)
-    return Move(job_id=job.id, verb=Verb.EXPIRE, guard=Guard(version=job.version), to=JobState.EXPIRED)
+    return Move(job_id=job.id, verb=Verb.EXPIRE, guard=Guard.as_read(job), to=JobState.EXPIRED)
 
 
 def cancel(job: Job, *, reason: str, grace: int, etag: str | None, now: int) -> Move | None:
@@ -92,7 +92,7 @@ def cancel(job: Job, *, reason: str, grace: int, etag: str | None, now: int) -> 
     None: nothing to do, it has ended already or was asked before with no more grace than now.
     """
     _check_etag(job, etag)
-    guard = Guard(version=job.version)
+    guard = Guard.as_read(job)
     asked: JobChanges = {"cancel_requested": True, "cancel_reason": reason}
     if job.state.is_ended:
         return None
@@ -127,7 +127,7 @@ def replay(job: Job, *, etag: str | None) -> Move:
         "cancel_requested": False,
         "cancel_reason": "",
     }
-    return Move(job_id=job.id, verb=Verb.REPLAY, guard=Guard(version=job.version), to=JobState.QUEUED, changes=changes)
+    return Move(job_id=job.id, verb=Verb.REPLAY, guard=Guard.as_read(job), to=JobState.QUEUED, changes=changes)
 
 
 def delete(job: Job, *, force: bool, etag: str | None) -> Deletion:
@@ -135,7 +135,7 @@ def delete(job: Job, *, force: bool, etag: str | None) -> Deletion:
     _check_etag(job, etag)
     if job.state is JobState.IN_PROGRESS and not force:
         raise illegal(job, Verb.DELETE, None, "a worker has it; cancel it, or delete it with force")
-    return Deletion(job.id, job.version)
+    return Deletion(job.id, job.version, job.create_time)
 
 
 _OVER_AT_THE_END = frozenset({"schedule_time", "expire_time"})
@@ -159,7 +159,7 @@ def edit(job: Job, changes: JobChanges, *, payload: bool, etag: str | None, now:
         raise invalid("job.expire_time", "must be later than schedule_time")
     if job.state.is_waiting and "schedule_time" in changes:
         to = JobState.SCHEDULED if due is not None and due > now else JobState.QUEUED
-    return Move(job_id=job.id, verb=Verb.EDIT, guard=Guard(version=job.version), to=to, changes=changes)
+    return Move(job_id=job.id, verb=Verb.EDIT, guard=Guard.as_read(job), to=to, changes=changes)
 
 
 class Settled(StrEnum):

@@ -25,6 +25,7 @@ from jobwire_server.domain.job import (
     JobState,
     NewJob,
     RetryPolicy,
+    etag_of,
 )
 from jobwire_server.service.claim_events import Assigned, Assignment, Cancel, Draining, Event, KeepAlive, Lost
 from jobwire_server.service.claim_stream import ClaimStream
@@ -126,7 +127,7 @@ class Standings:
             if whole:
                 _write_request(message, new, bodies=True)
             self._write(message, standing)
-            set_time(message.create_time, standing.update_time)
+            set_time(message.create_time, standing.create_time)
         elif created.job is not None:
             write_job(answer.job, created.job, bodies=whole)
         else:
@@ -142,17 +143,17 @@ class Standings:
             self._write(answer.job, standing)
 
     def _write(self, message: job_pb2.Job, standing: Standing) -> None:
-        id_, queue, state, score, version, revision, attempt, retry_count, update_time, queue_time, finish_time = (
-            standing
-        )
+        id_, queue, state, score, version, revision, attempt, retry_count, create_time, *times = standing
+        update_time, queue_time, finish_time = times
         # What the score of others means, a rank or a deadline, is not told.
         told_score = score if state in _SCORE_TOLD else 0
-        shared = (queue, state, told_score, version, revision, attempt, retry_count, update_time, finish_time)
+        shared = (queue, state, told_score, version, attempt, retry_count, update_time, finish_time)
         known = self._shared.get(shared)
         if known is None:
             known = self._shared[shared] = _written(standing)
         message.MergeFromString(known)
         message.id = id_
+        message.etag = etag_of(create_time, revision)
         if queue_time is not None:
             set_time(message.queue_time, queue_time)
 
@@ -161,12 +162,11 @@ _SCORE_TOLD: Final = ENDED | {JobState.SCHEDULED}
 
 
 def _written(standing: Standing) -> bytes:
-    """A standing without id and queue time."""
+    """A standing without id, etag and queue time."""
     message = job_pb2.Job(
         queue=standing.queue,
         state=STATES[standing.state],
         version=standing.version,
-        etag=str(standing.revision),
         attempt=standing.attempt,
         retry_count=standing.retry_count,
     )
@@ -273,6 +273,7 @@ class _Alike:
         told = message.job
         told.MergeFromString(job.submission)
         told.id = job.id
+        told.etag = job.etag
         told.fence = message.fence = job.fence
         set_time(told.create_time, job.create_time)
         if job.queue_time is not None:
@@ -291,7 +292,7 @@ def _template(job: Job, now: int) -> bytes:
     """The assignment of a job without what is its own."""
     message = job_service_pb2.Assignment()
     write_job(message.job, job._replace(submission=b""), readable=True)
-    for field in ("id", "fence", "create_time", "queue_time"):
+    for field in ("id", "etag", "fence", "create_time", "queue_time"):
         message.job.ClearField(field)
     remaining = max(job.score - now, 0)
     set_duration(message.lease_remaining, remaining)

@@ -55,6 +55,7 @@ class Standing(NamedTuple):
     revision: int
     attempt: int
     retry_count: int
+    create_time: int
     update_time: int
     queue_time: int | None
     finish_time: int | None
@@ -70,6 +71,7 @@ class Standing(NamedTuple):
             job.revision,
             job.attempt,
             job.retry_count,
+            job.create_time,
             job.update_time,
             job.queue_time,
             job.finish_time,

@@ -266,7 +266,8 @@ class Job(_message.Message):
     """
     version: _builtins.int
     """Output only. Rises with every change, acknowledgment and progress included, lease renewals not. Of two copies of a
-    job the one with the higher version is the newer one; the difference between them means nothing.
+    job the one with the higher version is the newer one, unless the id was deleted and created anew in between
+    (`create_time` tells); the difference between them means nothing.
     """
     fence: _builtins.int
     """Output only. The fence given by the latest claim; 0: never claimed. Rises from claim to claim of this id, also over
@@ -276,7 +277,7 @@ class Job(_message.Message):
     etag: _builtins.str
     """Output only. Opaque. Changes with transitions and edits only, not with progress, acknowledgment or renewal. Sent
     back with an edit, cancel, replay or delete, it refuses that call (ETAG_MISMATCH) when the job has moved on
-    meanwhile.
+    meanwhile, or when the id was deleted and created anew.
     """
     retry_count: _builtins.int
     """Output only. Retries used since the create or the last replay: failures a worker reported, and execution timeouts,

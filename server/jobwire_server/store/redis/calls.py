@@ -54,7 +54,7 @@ def create(jobs: Sequence[NewJob]) -> Call[list[Created]]:
 def _created(new: NewJob, made: Sequence[Any], stored: Jobs, now: int) -> Created:
     match made:
         case [_, position, state, score, queue_time]:
-            standing = Standing(new.id, new.queue, codec.STATES[state], score, 1, 1, 0, 0, now, queue_time, None)
+            standing = Standing(new.id, new.queue, codec.STATES[state], score, 1, 1, 0, 0, now, now, queue_time, None)
             return Created(CreateOutcome.CREATED, new.id, position, standing)
         case [outcome, job_id, position, found]:
             job = stored.next(found)
@@ -187,12 +187,13 @@ def _shape(
 
 
 def _move(move: Move, large: list[bytes]) -> Iterator[object]:
-    """What is its own: id, operation, token, version, size of the submission and of the result; False = none."""
+    """What is its own: id, operation, token, version, create_time, sizes of submission and result; False = none."""
     guard, changes = move.guard, move.changes
     yield move.job_id
     yield move.operation.hex()
     yield False if guard.token is None else guard.token.hex()
     yield False if guard.version is None else str(guard.version)
+    yield False if guard.create_time is None else str(guard.create_time)
     for value in (changes.get("submission"), changes.get("result")):
         yield False if value is None else len(value)
         if value is not None:
@@ -228,7 +229,12 @@ def _renewed(
 def delete(deletions: Sequence[Deletion]) -> Call[list[Outcome]]:
     return Call(
         script("delete"),
-        to_json([[each.job_id, str(each.version)] for each in deletions]),
+        to_json(
+            [
+                [each.job_id, str(each.version), each.create_time is not None and str(each.create_time)]
+                for each in deletions
+            ]
+        ),
         lambda answer: [_OUTCOMES[outcome] for outcome in answer.content()],
         suspects=lambda: suspects(ids=[each.job_id for each in deletions]),
     )

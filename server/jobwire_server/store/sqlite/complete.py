@@ -26,7 +26,8 @@ UPDATE job SET
     result = given.result
 FROM given
 WHERE job.id = given.id AND job.state = 'in_progress' AND job.token = given.token AND {_RETENTION} > 0
-RETURNING number, job.id, queue, CAST(worker_id AS BLOB), score, version, revision, attempt, retry_count, queue_time
+RETURNING number, job.id, queue, CAST(worker_id AS BLOB), score, version, revision, attempt, retry_count,
+    create_time, queue_time
 """
 
 
@@ -38,13 +39,24 @@ def complete(transaction: Transaction, completions: Sequence[Completion]) -> dic
     queues: Counter[str] = Counter()
     workers: Counter[bytes] = Counter()
     for row in bulk.given(transaction.connection, _COMPLETE, completions, now, DEFAULT_RETENTION[JobState.COMPLETED]):
-        number, job_id, queue, worker_id, score, version, revision, attempt, retry_count, queue_time = row
+        number, job_id, queue, worker_id, score, version, revision, attempt, retry_count, create_time, queue_time = row
         if attempt != 1:
             retried.append(number)
         queues[queue] += 1
         workers[worker_id] += 1
         standing = Standing(
-            job_id, queue, JobState.COMPLETED, score, version, revision, attempt, retry_count, now, queue_time, now
+            job_id,
+            queue,
+            JobState.COMPLETED,
+            score,
+            version,
+            revision,
+            attempt,
+            retry_count,
+            create_time,
+            now,
+            queue_time,
+            now,
         )
         done[job_id] = Moved(Outcome.OK, standing)
     rows.clear_errors(transaction, retried)

@@ -137,7 +137,7 @@ class _Entering:
         )
         if submission:
             self._submissions.append((number, submission))
-        standing = Standing(id_, queue, state, score, 1, 1, 0, 0, now, queue_time, None)
+        standing = Standing(id_, queue, state, score, 1, 1, 0, 0, now, now, queue_time, None)
         return Created(CreateOutcome.CREATED, id_, position, standing)
 
     def write(self) -> None:

@@ -20,7 +20,7 @@ def _delete(transaction: Transaction, deletion: Deletion) -> Outcome:
     if stored is None:
         return Outcome.GONE
     number, job = stored
-    if job.version != deletion.version:
+    if job.version != deletion.version or deletion.create_time not in (None, job.create_time):
         return Outcome.STALE
     transaction.counted(job.queue, job.state, None)
     if job.state is JobState.IN_PROGRESS:

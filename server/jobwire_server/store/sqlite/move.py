@@ -76,6 +76,7 @@ def _standing(job: Job, changes: Mapping[str, Any]) -> Standing:
         changes["revision"],
         changes.get("attempt", job.attempt),
         changes.get("retry_count", job.retry_count),
+        job.create_time,
         changes["update_time"],
         changes.get("queue_time", job.queue_time),
         changes.get("finish_time", job.finish_time),

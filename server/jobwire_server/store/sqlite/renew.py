@@ -29,8 +29,8 @@ UPDATE job SET
     lease_expire_time = min(?1 + lease_duration, coalesce(held.limit_time, ?1 + lease_duration)),
     score = min(?1 + lease_duration, coalesce(held.limit_time, ?1 + lease_duration))
 FROM held WHERE job.number = held.number
-RETURNING job.id, queue, score, version, revision, attempt, retry_count, update_time, queue_time, finish_time,
-    CAST(worker_id AS BLOB), iif(cancel_requested, CAST(cancel_reason AS BLOB), NULL)
+RETURNING job.id, queue, score, version, revision, attempt, retry_count, create_time, update_time, queue_time,
+    finish_time, CAST(worker_id AS BLOB), iif(cancel_requested, CAST(cancel_reason AS BLOB), NULL)
 """
 
 
@@ -53,8 +53,7 @@ def _renew(transaction: Transaction, renewals: Sequence[Renewal]) -> dict[str, R
     renewed: dict[str, Renewed] = {}
     workers: set[bytes] = set()
     for row in bulk.given(transaction.connection, _RENEW, given, now):
-        job_id, queue, score, version, revision, attempt, retry_count, update_time, queue_time, finish_time, *told = row
-        worker_id, cancel_reason = told
+        job_id, queue, score, version, revision, attempt, retry_count, *times, worker_id, cancel_reason = row
         workers.add(worker_id)
         standing = Standing(
             job_id,
@@ -65,9 +64,7 @@ def _renew(transaction: Transaction, renewals: Sequence[Renewal]) -> dict[str, R
             revision,
             attempt,
             retry_count,
-            update_time,
-            queue_time,
-            finish_time,
+            *times,
         )
         reason = "" if cancel_reason is None else cancel_reason.decode(errors="replace")
         renewed[job_id] = Renewed(Outcome.OK, max(0, score - now), cancel_reason is not None, reason, standing)

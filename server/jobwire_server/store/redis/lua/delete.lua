@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- Removes each job, with all that stands beside it.
--- Guard: the version.
+-- Guard: the version, and the create_time of the life in which it was read.
 -- Returns: JSON list of outcomes.
 -- Keeps: a lease that it ends frees its credit, and its worker is told; sent again, it answers as it did.
 --!include call rows changes fields names places outage hints queues workers flush holder
 local done, outcomes, has_removed = done_before(), {}, false
 
-local function delete(id, version)
+local function delete(id, version, create_time)
     if rows[id] == nil then
         rows[id] = read(id)
     end
@@ -15,7 +15,7 @@ local function delete(id, version)
         return 'gone'
     end
     local fields = row.fields
-    if (fields.version or '1') ~= version then
+    if (fields.version or '1') ~= version or create_time and fields.create_time ~= create_time then
         return 'stale'
     end
     check_state(fields.state)
@@ -29,7 +29,7 @@ local function delete(id, version)
 end
 
 for i, each in ipairs(ARGS) do
-    outcomes[i] = done and done[i] or delete(each[1], each[2])
+    outcomes[i] = done and done[i] or delete(each[1], each[2], each[3])
 end
 local change, told = flush()
 remember(outcomes, has_removed)

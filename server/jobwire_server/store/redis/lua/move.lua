@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
 -- Judges each Move's guard and applies it, in order.
--- Guard: domain.guard.judge: operation, token, version, unacknowledged, overdue, as far as the Move sets them.
+-- Guard: domain.guard.judge: operation, token, version, create_time, unacknowledged, overdue, as far as the Move sets them.
 -- Returns: JSON list of [outcome, standing or null], or [outcome, null, job or false] when it was refused.
 -- Keeps: a repeated operation writes nothing; a job stands in one state index; whatever ends a lease frees its credit.
 --!include call rows changes fields names places outage hints queues workers flush holder moving
 local done = done_before()
 local answers, outcomes, seen, ids, matters = {}, {}, {}, {}, false
 
-local function judge(fields, token, version, shape)
+local function judge(fields, token, version, create_time, shape)
     if token and (fields.state ~= 'in_progress' or fields.token ~= token) then
         return 'lost'
     end
-    if version and (fields.version or '1') ~= version then
+    if version and (fields.version or '1') ~= version or create_time and fields.create_time ~= create_time then
         return 'stale'
     end
     if shape.unacknowledged and fields.acknowledged then
@@ -34,7 +34,7 @@ for i, move in ipairs(moves) do
 end
 load(ids)
 for i, move in ipairs(moves) do
-    local number, id, operation, token, version, submission_size, result_size = unpack(move)
+    local number, id, operation, token, version, create_time, submission_size, result_size = unpack(move)
     local row, outcome, shape = rows[id], 'gone', shapes[number]
     local submission = submission_size and take(submission_size)
     local result = result_size and take(result_size)
@@ -43,7 +43,7 @@ for i, move in ipairs(moves) do
     elseif row and operation ~= '' and row.fields.last_operation == operation then
         outcome = 'ok'
     elseif row then
-        outcome = judge(row.fields, token, version, shape)
+        outcome = judge(row.fields, token, version, create_time, shape)
         if outcome == 'ok' then
             apply(row, shape, operation, submission, result)
             matters = matters or not rows[id]

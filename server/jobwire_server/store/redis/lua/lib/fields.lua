@@ -63,7 +63,7 @@ end
 local function standing(fields)
     return '["' .. fields.queue .. '","' .. fields.state .. '",' .. fields.score .. ',' .. (fields.version or 1) .. ','
         .. (fields.revision or 1) .. ',' .. (fields.attempt or 0) .. ',' .. (fields.retry_count or 0) .. ','
-        .. (fields.update_time or fields.create_time) .. ',' .. (fields.queue_time or 'null') .. ','
+        .. fields.create_time .. ',' .. (fields.update_time or fields.create_time) .. ',' .. (fields.queue_time or 'null') .. ','
         .. (fields.finish_time or 'null') .. ']'
 end
 
