@@ -14,9 +14,10 @@ from pathlib import Path
 class ServerProcess:
     """`jobwire serve` on a free port of loopback, over a store that outlives it."""
 
-    def __init__(self, store: str, log: Path, address: str = "127.0.0.1:0") -> None:
+    def __init__(self, store: str, log: Path, address: str = "127.0.0.1:0", *options: str) -> None:
         self._store = store
         self._log = log
+        self._options = options
         self._process: subprocess.Popen[str] | None = None
         self.address = address
 
@@ -24,7 +25,11 @@ class ServerProcess:
         """Returns when it listens: the first time on a free port, then always on the same."""
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jobwire_server", "serve", "--store", self._store, "--listen", self.address],
+                [
+                    *(sys.executable, "-m", "jobwire_server", "serve"),
+                    *("--store", self._store, "--listen", self.address),
+                    *self._options,
+                ],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -63,9 +68,9 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(store: str, log: Path, address: str = "127.0.0.1:0") -> Iterator[ServerProcess]:
+def serving(store: str, log: Path, address: str = "127.0.0.1:0", *options: str) -> Iterator[ServerProcess]:
     """A started server; killed at the end, whatever happened."""
-    server = ServerProcess(store, log, address)
+    server = ServerProcess(store, log, address, *options)
     try:
         server.start()
         yield server

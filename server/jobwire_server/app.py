@@ -59,6 +59,7 @@ class App:
             ],
             limits=config.limits,
             reflection=config.serves_reflection,
+            shares_port=config.processes > 1,
         )
         self._background: list[asyncio.Task[None]] = []
 

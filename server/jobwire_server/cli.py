@@ -5,15 +5,9 @@ They join the `jobwire` command by the entry points in pyproject.toml; `main` he
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
 import logging
-import signal
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -21,24 +15,13 @@ import click
 from click.core import ParameterSource
 
 from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigError, split_address
+from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
 
 if TYPE_CHECKING:
-    from jobwire_server.store.base import StoreInfo
-
-# As in the table of `jobwire --help`, which stands in jobwire_client.cli.exits; a test compares them.
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNREACHABLE = 3
-"""Of `fsck`, whose 1 says that something is broken: the store cannot be read. Of `health`: nobody serves there."""
-
-EXIT_INTERRUPTED = 130
-"""As a shell has it for a program that Ctrl-C ended."""
+    pass
 
 _HEALTH_TIMEOUT = 3.0
 """Seconds."""
-
-_SAME_WISH = 0.1
-"""Seconds within which a second signal counts as the first."""
 
 log = logging.getLogger("jobwire")
 
@@ -73,6 +56,15 @@ _store_option = click.option(
     help="Where to serve gRPC; port 0 takes a free one.",
 )
 @click.option(
+    "--processes",
+    envvar="JOBWIRE_PROCESSES",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    show_envvar=True,
+    help="Serve by so many processes behind one port, on Redis or Valkey: one for each core that is free.",
+)
+@click.option(
     "--insecure",
     envvar="JOBWIRE_INSECURE",
     is_flag=True,
@@ -105,27 +97,44 @@ _store_option = click.option(
     show_envvar=True,
 )
 def serve(
-    store: str, listen: str, *, insecure: bool, reflection: bool | None, drain_timeout: float, log_level: str
+    store: str,
+    listen: str,
+    *,
+    processes: int,
+    insecure: bool,
+    reflection: bool | None,
+    drain_timeout: float,
+    log_level: str,
 ) -> None:
     """Serve jobs until SIGTERM or Ctrl-C.
 
     \b
     jobwire serve
-    jobwire serve --store redis://127.0.0.1:6379/0 --listen 127.0.0.1:7272
+    jobwire serve --store redis://127.0.0.1:6379/0 --listen 127.0.0.1:7272 --processes 4
     """
     # Before the first gRPC object: configuring logging later can deadlock with gRPC's own threads (grpc 43421).
+    process = " %(process)d" if processes > 1 else ""
     logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+        level=log_level.upper(), stream=sys.stderr, format=f"%(asctime)s{process} %(levelname)-7s %(name)s: %(message)s"
     )
     if _shows_password(store):
         log.warning(_PASSWORD_SHOWN)
     try:
         config = Config(
-            store=store, listen=listen, insecure=insecure, reflection=reflection, drain_timeout=drain_timeout
+            store=store,
+            listen=listen,
+            processes=processes,
+            insecure=insecure,
+            reflection=reflection,
+            drain_timeout=drain_timeout,
         )
-        _collect_rarely()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            sys.exit(runner.run(_serve(config)))
+        if config.processes > 1:
+            from jobwire_server.processes import serve_by_many  # it forks, so it comes before anything of gRPC's
+
+            sys.exit(serve_by_many(config))
+        from jobwire_server.serving import serve_alone
+
+        sys.exit(serve_alone(config))
     except ConfigError as error:
         click.echo(f"jobwire: {error}", err=True)
         sys.exit(EXIT_USAGE)
@@ -137,112 +146,6 @@ _PASSWORD_SHOWN = "the password in --store can be read by everybody on this mach
 def _shows_password(store: str) -> bool:
     source = click.get_current_context().get_parameter_source("store")
     return source is ParameterSource.COMMANDLINE and bool(urlsplit(store).password)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Where there is uvloop, its own: a single call costs the server a seventh less CPU. None = asyncio's own loop."""
-    try:
-        import uvloop
-    except ImportError:  # it has no build for this machine
-        return None
-    return uvloop.new_event_loop
-
-
-def _collect_rarely() -> None:
-    """Lets the garbage collector look less often: a batch makes thousands of values that hold no cycle, and after every
-    700 of them it would look through the newest. What is imported lives for ever and is looked at no more."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-
-
-async def _serve(config: Config) -> int:
-    """Serves until SIGTERM or Ctrl-C, then drains; a second one ends it at once. Answers the exit code."""
-    from jobwire_server.app import App
-    from jobwire_server.rpc.server import CannotListen
-    from jobwire_server.store.base import CannotOpen
-
-    # Before anyone can know that we are there: a signal right after the greeting must drain, too.
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-
-    app = App(config)
-    try:
-        address = await app.start()
-    except (CannotOpen, CannotListen) as error:
-        click.echo(f"jobwire: {error}", err=True)
-        return EXIT_FAILED
-    click.echo(_greeting(address, config, await app.store.info()))
-
-    stop_asked, broken = asyncio.create_task(asked.wait()), asyncio.create_task(app.broken())
-    await asyncio.wait([stop_asked, broken], return_when=asyncio.FIRST_COMPLETED)
-    has_failed = broken.done()
-    if has_failed:
-        log.critical("stopping: %s", app.failure or "a part of the server has failed, see above")
-    else:
-        log.info("draining; the same again stops at once")
-
-    # GNU timeout and some shells signal the process and its group: the same wish, twice in an instant.
-    await asyncio.sleep(_SAME_WISH)
-    asked.clear()
-    stopping, again = asyncio.create_task(app.stop()), asyncio.create_task(asked.wait())
-    await asyncio.wait([stopping, again], return_when=asyncio.FIRST_COMPLETED)
-    for task in (stop_asked, broken, again):
-        task.cancel()
-    if not stopping.done():
-        stopping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await stopping
-        return EXIT_INTERRUPTED
-    stopping.result()
-    log.info("stopped")
-    return EXIT_FAILED if has_failed else 0
-
-
-def _greeting(address: str, config: Config, info: StoreInfo) -> str:
-    """The address alone on the first line, for programs; then what a newcomer needs next."""
-    promise = {
-        "fsynced": "an OK means it is on the disk",
-        "everysec": "on the disk within a second or two of an OK",
-        "none": "not kept on any disk",
-    }
-    lines = [
-        f"listening on {address}",
-        f"store        {info.url}  ({info.engine}; {promise.get(info.durability, info.durability)})",
-    ]
-    if config.is_open:
-        lines += ["", "WARNING: no TLS and no login: whoever reaches this port can do anything."]
-    here = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
-    folder = Path(sys.prefix).parent  # a checkout has its environment in .venv, and examples beside it
-    if config.serves_reflection:
-        grpcurl = _shown(Path(sys.prefix) / "bin" / "grpcurl", otherwise="grpcurl") + " -plaintext"
-        lines += [
-            "",
-            "Create a job, then take it as its worker would (unsettled, it comes back after 30 s):",
-            f"""  {grpcurl} -d '{{"job": {{"type": "hello", "payload": {{"text": "world"}}}}}}' \\""",
-            f"    {here} jobwire.v1.JobService/CreateJob",
-            f"""  {grpcurl} -d '{{"max_jobs": 1, "wait_timeout": "10s"}}' \\""",
-            f"    {here} jobwire.v1.JobService/ClaimJob",
-        ]
-    else:
-        lines += [
-            "",
-            "Reflection is off: grpcurl needs -import-path protos and the -proto files, or --reflection here.",
-        ]
-    if (example := folder / "examples" / "python" / "worker.py").exists():
-        python = _shown(Path(sys.executable), otherwise=sys.executable)
-        lines += ["", "A worker in Python:", f"  {python} {_shown(example, otherwise=str(example))} {here}"]
-    lines += ["", "Stop with Ctrl-C."]
-    return "\n".join(lines)
-
-
-def _shown(path: Path, *, otherwise: str) -> str:
-    """A path as one would type it here, when it is there."""
-    if not path.exists():
-        return otherwise
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @main.command()

@@ -21,6 +21,8 @@ class Config:
 
     store: str = DEFAULT_STORE
     listen: str = DEFAULT_LISTEN
+    processes: int = 1
+    """How many share the port; more than one only where the store is a server of its own."""
     insecure: bool = False
     """Serve without TLS and login on an address that others can reach."""
     reflection: bool | None = None
@@ -32,6 +34,10 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.drain_timeout <= 3600:  # nan as well
             raise ConfigError(f"--drain-timeout {self.drain_timeout}: expected seconds, 0 to 3600")
+        if self.processes > 1 and not self.store.startswith(("redis:", "rediss:")):
+            raise ConfigError(
+                f"--processes {self.processes}: a SQLite file belongs to one process; several share a Redis or Valkey"
+            )
         if self.is_open and not self.insecure:
             raise ConfigError(
                 f"--listen {self.listen}: others can reach this address, and there is no TLS or login yet;"

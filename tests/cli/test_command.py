@@ -15,7 +15,7 @@ from jobwire_client import DEFAULT_TARGET
 from jobwire_client.cli import call, main, values
 from jobwire_client.cli.exits import Exit
 from jobwire_client.models import state_name
-from jobwire_server import cli as server
+from jobwire_server import exits as server
 from jobwire_server.config import DEFAULT_LISTEN
 
 

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from tests.server_process import serving
 
 from jobwire_server.app import open_store
-from jobwire_server.cli import EXIT_UNREACHABLE, main
+from jobwire_server.cli import main
 from jobwire_server.config import Config, ConfigError
+from jobwire_server.exits import EXIT_UNREACHABLE
 
 
 @pytest.mark.parametrize(

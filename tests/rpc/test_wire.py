@@ -31,7 +31,8 @@ from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import Job
 from jobwire_server.domain.limits import Limits
-from jobwire_server.rpc.server import SERVICES, CannotListen, Server
+from jobwire_server.rpc.ports import CannotListen
+from jobwire_server.rpc.server import SERVICES, Server
 from jobwire_server.store.base import StoreUnavailable
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import re
-import socket
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final, Protocol
 
@@ -19,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from jobwire.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2, worker_service_pb2
 from jobwire_server.domain.limits import Limits
 from jobwire_server.rpc.interceptors import Gate, unbuilt
+from jobwire_server.rpc.ports import CannotListen, check_free
 
 SERVICES: Final[dict[str, ServiceDescriptor]] = {
     service.full_name: service
@@ -30,10 +29,6 @@ SERVICES: Final[dict[str, ServiceDescriptor]] = {
 _LAST_WORDS: Final = 0.5
 """Seconds for answers that are written but not sent, when everything of ours has ended. Health watches, which never
 end by themselves, are cut off then."""
-
-
-class CannotListen(Exception):
-    """The address is taken, or not one of this machine."""
 
 
 class Servicer(Protocol):
@@ -48,17 +43,21 @@ class Servicer(Protocol):
 class Server:
     """One listening server: `start`, `begin_drain` when the services begin to drain, `stop` when they have."""
 
-    def __init__(self, servicers: Iterable[Servicer], *, limits: Limits, reflection: bool = True) -> None:
+    def __init__(
+        self, servicers: Iterable[Servicer], *, limits: Limits, reflection: bool = True, shares_port: bool = False
+    ) -> None:
+        """`shares_port`: other processes listen on it as well, and somebody has seen to it that they are ours."""
         self._servicers = {servicer.SERVICE: servicer for servicer in servicers}
         self._limits = limits
         self._reflection = reflection
+        self._shares_port = shares_port
         self._gate = Gate(calls_in_flight=limits.calls_in_flight)
         self._health = health.aio.HealthServicer()
         self._server: aio.Server | None = None
 
     async def start(self, address: str) -> int:
         """Listens on `host:port` and answers the port, which is a free one when 0 was asked for."""
-        server = aio.server(options=_options(self._limits))
+        server = aio.server(options=_options(self._limits, shares_port=self._shares_port))
         server.add_generic_rpc_handlers(list(_handlers(self._gate, self._servicers)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in SERVICES:
@@ -66,7 +65,8 @@ class Server:
         if self._reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
-        _check_free(address)
+        if not self._shares_port:
+            check_free(address)
         try:
             port = server.add_insecure_port(address)
         except RuntimeError as error:
@@ -121,28 +121,10 @@ def _handler(gate: Gate, servicer: Servicer | None, method: MethodDescriptor) ->
     return grpc.unary_unary_rpc_method_handler(gate.unary(method.name, request_class, behavior))
 
 
-def _check_free(address: str) -> None:
-    """Asks the kernel first: grpc says why in a line of its own for C programmers, and not to us."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        # As grpc does: a port that only lingers from a server that has just ended is free.
-        [(family, kind, protocol, _, where), *_] = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise CannotListen(
-                f"{address} is in use by another process; --listen {host}:0 takes a free port"
-            ) from error
-        raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from error
-
-
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(limits: Limits, *, shares_port: bool) -> list[tuple[str, int]]:
     return [
         # A second server on the port must fail, not share it in silence.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shares_port)),
         # Dead peers are found within 30 s; the default is two hours.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
