@@ -19,7 +19,7 @@ from typing import Final
 STARTED_WITHIN: Final = 30.0
 
 STORES: Final = ("sqlite", "valkey", "redis", "memory")
-"""`sqlite`: fsync before every OK. `valkey`, `redis`: appendonly, everysec."""
+"""`sqlite`: fsync before every OK. `valkey`, `redis`: appendonly, everysec unless `fsync` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,19 @@ class Server:
 
 
 @contextmanager
-def server(store: str) -> Iterator[Server]:
+def server(store: str, fsync: str = "everysec") -> Iterator[Server]:
     """A server on an empty store of that kind; both end with the context."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="jobwire-bench-")))
         engine_pid = None
         if store in ("valkey", "redis"):
-            url, engine_pid = stack.enter_context(_engine(store, folder))
+            engine_url, engine_pid = stack.enter_context(engine(store, folder, fsync))
+            url = f"{engine_url}/0"
         else:
             url = "memory://" if store == "memory" else f"sqlite:///{folder}/jobwire.db"
         port = free_port()
         command = [sys.executable, "-m", "jobwire_server", "serve", "--store", url, "--listen", f"127.0.0.1:{port}"]
-        process = stack.enter_context(_process(command, folder / "server.log"))
+        process = stack.enter_context(running(command, folder / "server.log"))
         wait_for(port, process)
         yield Server(f"127.0.0.1:{port}", process.pid, engine_pid)
 
@@ -63,16 +64,17 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def _engine(name: str, folder: Path) -> Iterator[tuple[str, int]]:
+def engine(name: str, folder: Path, fsync: str = "everysec") -> Iterator[tuple[str, int]]:
+    """A `redis` or `valkey` that keeps its data in `folder`: its URL without a database, and its process id."""
     binary = _binary(name)
     if binary is None:
         raise SystemExit(f"there is no {name} server on this machine")
     port = free_port()
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
-    command += ["--appendonly", "yes", "--appendfsync", "everysec"]
-    with _process(command, folder / "engine.log") as process:
+    command += ["--appendonly", "yes", "--appendfsync", fsync]
+    with running(command, folder / "engine.log") as process:
         wait_for(port, process)
-        yield f"redis://127.0.0.1:{port}/0", process.pid
+        yield f"redis://127.0.0.1:{port}", process.pid
 
 
 def _binary(name: str) -> str | None:
@@ -85,9 +87,9 @@ def _binary(name: str) -> str | None:
 
 
 @contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], log: Path, user: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, user=user)
         try:
             yield process
         finally:
