@@ -14,7 +14,7 @@ GENERATOR_READY := $(GENERATOR)/.ready-$(firstword $(shell echo '$(GENERATOR_NEE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo bench test quick verify format fix lint types layers protos generated-check dockerfile generate clean
+.PHONY: help run demo bench bench-peers test quick verify format fix lint types layers protos generated-check dockerfile generate clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: $(VENV)/.ready-run  ## a server, a producer and two workers at work, one o
 
 bench: $(VENV)/.ready-dev  ## figures of this machine: make bench ARGS='--store sqlite --runs 3'
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.ready-dev  ## beside other job servers, ten minutes: make bench-peers ARGS='--only bullmq'
+	@exec $(BIN)/python -m benchmarks.peers $(ARGS)
 
 ##: Working on it
 

@@ -1,0 +1,1 @@
+"""How jobwire compares: itself and its peers at the same work, in turns: `make bench-peers`."""

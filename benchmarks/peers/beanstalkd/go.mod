@@ -1,0 +1,3 @@
+module jobwire/benchmarks/peers/beanstalkd
+
+go 1.25

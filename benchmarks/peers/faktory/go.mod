@@ -1,0 +1,3 @@
+module jobwire/benchmarks/peers/faktory
+
+go 1.25
