@@ -191,6 +191,12 @@ def test_the_chart_has_a_bar_and_a_whisker_for_each_in_the_group_of_its_meaning(
         assert len(list(svg.iter(f"{{http://www.w3.org/2000/svg}}{shape}"))) == len(means)
 
 
+def test_what_is_published_belongs_together(repository: Path) -> None:
+    told = json.loads((repository / "benchmarks" / "results" / "peers.json").read_text())
+    assert report.table(told) in (repository / "docs" / "performance.md").read_text()
+    assert chart.chart(told) == (repository / "docs" / "figures" / "peers.svg").read_text()
+
+
 def test_every_contestant_pins_what_it_measures_and_says_what_its_ok_means() -> None:
     names = [each.name for each in CONTESTANTS]
     assert len(set(names)) == len(names)
