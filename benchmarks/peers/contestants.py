@@ -133,7 +133,7 @@ CONTESTANTS: Final = (
     Contestant(
         "faktory",
         WRITTEN,
-        "32 producers, 32 workers, no results",
+        "`PUSHB` of 100 by 32 producers, 32 workers, no results",
         Go("faktory"),
         engines.faktory,
         (engines.FAKTORY, engines.REDIS),

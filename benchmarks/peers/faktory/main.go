@@ -16,7 +16,10 @@ import (
 	"time"
 )
 
-const connections = 32 // of producers, and as many of workers: a connection carries one command at a time
+const (
+	connections = 32 // of producers, and as many of workers: a connection carries one command at a time
+	batch       = 100
+)
 
 var payload = strings.Repeat("x", 200)
 
@@ -34,8 +37,14 @@ func main() {
 	var all sync.WaitGroup
 	for i := range connections {
 		all.Go(func() {
-			for number := pushed.Add(1); number <= int64(jobs); number = pushed.Add(1) {
-				producers[i].call(`PUSH {"jid":"bench-%d","jobtype":"bench","args":["%s"]}`, number, payload)
+			for first := pushed.Add(batch) - batch; first < int64(jobs); first = pushed.Add(batch) - batch {
+				var some []string
+				for number := first; number < min(first+batch, int64(jobs)); number++ {
+					some = append(some, fmt.Sprintf(`{"jid":"bench-%08d","jobtype":"bench","args":["%s"]}`, number, payload))
+				}
+				if refused := producers[i].call("PUSHB [%s]", strings.Join(some, ",")); refused != "{}" {
+					log.Fatalf("refused: %s", refused)
+				}
 			}
 		})
 		all.Go(func() {
