@@ -123,6 +123,7 @@ class Worker:
         self.settled: list[Settled] = []
         self.runs = Runs(
             handlers=self.handlers.all(),
+            default_handler=None,
             concurrency=concurrency,
             settler=cast("Settler", self.settler),
             leases=self.leases,

@@ -329,3 +329,25 @@ def test_two_handlers_of_one_type_are_a_mistake() -> None:
     worker.handler("x")(lambda context: None)
     with pytest.raises(ValueError, match="already"):
         worker.handler("x")(lambda context: None)
+    worker.default_handler(lambda context: None)
+    with pytest.raises(ValueError, match="already"):
+        worker.default_handler(lambda context: None)
+
+
+async def test_the_default_handler_runs_what_has_no_handler_of_its_own(bench: Bench, queue: str) -> None:
+    worker = Worker(bench.address, queues=[queue])
+
+    @worker.default_handler
+    async def any_other(context: JobContext) -> str:
+        return f"by default: {context.job.type}"
+
+    @worker.handler("known")
+    def known(context: JobContext) -> str:
+        return "by its own"
+
+    results = {}
+    async with bench.working(worker):
+        for type in ("known", "unheard of", ""):
+            job = await bench.ended((await bench.client.create(type, queue=queue)).id)
+            results[type] = job.result.text
+    assert results == {"known": "by its own", "unheard of": "by default: unheard of", "": "by default: "}

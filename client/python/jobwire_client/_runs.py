@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, auto
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from jobwire.v1.job_pb2 import Job
 from jobwire.v1.job_service_pb2 import Assignment, ReportProgress, UpdateJobRequest, UpdateJobResponse
@@ -37,6 +37,14 @@ class Leases(Protocol):
 
     def drop(self, token: str) -> None:
         """Beats for it no more."""
+
+
+class _Runner(NamedTuple):
+    """A handler, and how it is run."""
+
+    handler: Handler
+    is_async: bool
+    """In the event loop, not in a thread."""
 
 
 class _Phase(Enum):
@@ -91,13 +99,14 @@ class Runs:
         self,
         *,
         handlers: Mapping[str, Handler],
+        default_handler: Handler | None,
         concurrency: int,
         settler: Settler,
         leases: Leases,
         hooks: Hooks,
     ) -> None:
-        self._handlers = handlers
-        self._is_async = {type: is_async(handler) for type, handler in handlers.items()}
+        self._runners = {type: _Runner(handler, is_async(handler)) for type, handler in handlers.items()}
+        self._default = None if default_handler is None else _Runner(default_handler, is_async(default_handler))
         self._free = concurrency
         self._settler = settler
         self._leases = leases
@@ -142,7 +151,7 @@ class Runs:
         for run in runs:
             if self._is_draining:
                 self._settle_unstarted(run, release())
-            elif run.job.type not in self._handlers:
+            elif self._runner_of(run.job) is None:
                 self._warn_unknown(run.job)
                 self._settle_unstarted(run, release(UNKNOWN_TYPE_DELAY))
             else:
@@ -284,12 +293,16 @@ class Runs:
         return failure_from(error), error
 
     async def _handle(self, run: _Run) -> Body:
-        handler = self._handlers[run.job.type]
-        if self._is_async[run.job.type]:
-            answer = handler(run.context)
+        runner = self._runner_of(run.job)
+        assert runner is not None, "a job without one is given back, not started"
+        if runner.is_async:
+            answer = runner.handler(run.context)
         else:
-            answer = await self._in_thread(handler, run.context)
+            answer = await self._in_thread(runner.handler, run.context)
         return await answer if isinstance(answer, Awaitable) else answer
+
+    def _runner_of(self, job: Job) -> _Runner | None:
+        return self._runners.get(job.type, self._default)
 
     async def _in_thread(self, handler: Handler, context: JobContext) -> Awaitable[Body] | Body:
         """Ends when the thread does: a cancelled wait would let a second run of the job start beside it."""

@@ -113,6 +113,7 @@ class Worker:
             version=version,
         )
         self._handlers: dict[str, Handler] = {}
+        self._default_handler: Handler | None = None
         self._session = 0
         self._stopping = asyncio.Event()
         self._is_draining = False
@@ -139,6 +140,16 @@ class Worker:
 
         return register
 
+    def default_handler(self, function: AnyHandler) -> AnyHandler:
+        """Registers the function that runs jobs of every type that has no handler of its own.
+
+        Without one such jobs are given back for half a minute, for a worker that knows their type.
+        """
+        if self._default_handler is not None:
+            raise ValueError("there is a default handler already")
+        self._default_handler = function
+        return function
+
     def stop(self) -> None:
         """Begins the drain: `run` claims no more, lets handlers finish for `grace`, releases the rest and returns."""
         self._stopping.set()
@@ -156,7 +167,7 @@ class Worker:
         Raises Superseded when another process uses this worker's id, and InvalidField when the server will never take
         its request; in both cases after the drain. Anything else is lived through. Cancelled, it drains without grace.
         """
-        if not self._handlers:
+        if not self._handlers and self._default_handler is None:
             raise ValueError("a worker without handlers: register some with @worker.handler(type)")
         with self._connection.open_for_threads() as threads_channel:
             async with self._connection.open() as channel:
@@ -173,6 +184,7 @@ class Worker:
                 heartbeat = Heartbeat(threads_channel, self._identity, lease_seconds, heard)
                 runs = Runs(
                     handlers=self._handlers,
+                    default_handler=self._default_handler,
                     concurrency=self._concurrency,
                     settler=settler,
                     leases=heartbeat,

@@ -10,11 +10,9 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
-from jobwire.v1.job_service_pb2 import ClaimJobResponse
-from jobwire_client import Job, JobContext, PermanentError, Release, Worker
-from jobwire_client._runs import Runs
+from jobwire_client import JobContext, PermanentError, Release
 from jobwire_client.cli.values import as_text
 
 RELEASE: Final = 75
@@ -89,25 +87,6 @@ class Command:
         await process.wait()
 
 
-class CommandWorker(Worker):
-    """A worker with one handler for jobs of all types."""
-
-    def __init__(self, command: Command, target: str, **settings: Any) -> None:
-        super().__init__(target, **settings)
-        self.handler("")(command)
-
-    def _take(self, runs: Runs, event: ClaimJobResponse) -> None:
-        # The library has a handler for each type; here all are one, and the type travels beside.
-        for assignment in event.jobs.assignments:
-            assignment.job.labels[_TYPE] = assignment.job.type
-            assignment.job.type = ""
-        super()._take(runs, event)
-
-
-_TYPE: Final = "\0type"
-"""A label that no job can have."""
-
-
 class WithoutTraceback(logging.Filter):
     """A command that failed is no bug of this program: its end is told in a line."""
 
@@ -118,12 +97,12 @@ class WithoutTraceback(logging.Filter):
 
 
 def _told(context: JobContext) -> dict[str, str]:
-    job: Job = context.job
+    job = context.job
     return {
         "JOBWIRE_JOB_ID": job.id,
         "JOBWIRE_JOB_ATTEMPT": str(job.attempt),
         "JOBWIRE_JOB_FENCE": str(context.fence),
-        "JOBWIRE_JOB_TYPE": job.labels[_TYPE],
+        "JOBWIRE_JOB_TYPE": job.type,
         "JOBWIRE_JOB_QUEUE": job.queue,
     }
 

@@ -83,7 +83,8 @@ def work_command(
     jobwire work --exec ./send-mail --queue mail --concurrency 4
     jobwire work --exec 'sh -c "jq -r .text | tr a-z A-Z"'
 
-    Ctrl-C or SIGTERM drains: nothing more is claimed, running commands have --grace. The same again stops at once.
+    Ctrl-C or SIGTERM drains: nothing more is claimed, running commands have --grace. The same again stops at once. A
+    server that goes away is waited for, and no running command is stopped by it.
     """
     try:
         words = shlex.split(command)
@@ -92,8 +93,8 @@ def work_command(
     if not words or shutil.which(words[0]) is None:
         raise click.BadParameter(f"{command!r}: there is no such command", param_hint="--exec")
 
-    from jobwire_client import InvalidField, JobwireError, Superseded
-    from jobwire_client.cli.process import Command, CommandWorker, WithoutTraceback
+    from jobwire_client import InvalidField, JobwireError, Superseded, Worker
+    from jobwire_client.cli.process import Command, WithoutTraceback
 
     # Before the first gRPC object: configuring logging later can deadlock with gRPC's own threads (grpc 43421).
     logging.basicConfig(
@@ -103,8 +104,7 @@ def work_command(
     )
     logging.getLogger("jobwire.worker").addFilter(WithoutTraceback())
     try:
-        worker = CommandWorker(
-            Command(words, dict(os.environ), kill_after.total_seconds(), release_delay),
+        worker = Worker(
             address,
             queues=queues,
             concurrency=concurrency,
@@ -112,6 +112,7 @@ def work_command(
             grace=grace.total_seconds(),
             id=worker_id,
         )
+        worker.default_handler(Command(words, dict(os.environ), kill_after.total_seconds(), release_delay))
         worker.run_forever()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from None
