@@ -7,7 +7,7 @@ import logging
 import grpc
 import pytest
 
-from jobwire_client._outage import Outage, brief
+from jobwire_client._outage import REMINDER, Outage, brief
 from jobwire_client.errors import JobwireError, StoreUnavailable, Unavailable
 
 ADDRESSES = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:7272: Failed to connect to remote"
@@ -32,12 +32,16 @@ def test_what_a_jobwire_server_says_stays_as_it_is() -> None:
     assert brief(error) == f"STORE_UNAVAILABLE: {message}"
 
 
-def test_a_new_cause_and_a_long_wait_are_loud_an_expected_end_is_not() -> None:
-    outage = Outage()
-    assert outage.level("draining", 1.0, is_expected=True) == logging.INFO
-    assert outage.level("refused", 0.1) == logging.WARNING
-    assert outage.level("refused", 0.1) == logging.DEBUG
-    assert outage.level("refused", 5.0) == logging.WARNING
-    assert outage.end() is not None
+def test_each_new_cause_is_said_once_and_again_after_a_minute() -> None:
+    now = 1_000.0
+    outage = Outage(clock=lambda: now)
+    assert outage.level("draining", is_expected=True) == logging.INFO
+    assert outage.level("refused") == logging.WARNING
+    now += REMINDER - 1
+    assert outage.level("refused") == logging.DEBUG
+    now += 1
+    assert outage.level("refused") == logging.WARNING
+    assert outage.level("refused") == logging.DEBUG
+    assert outage.end() == REMINDER
     assert outage.end() is None
-    assert outage.level("refused", 0.1) == logging.WARNING
+    assert outage.level("refused") == logging.WARNING

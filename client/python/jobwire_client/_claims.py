@@ -134,7 +134,7 @@ class Claims:
                 backoff.reset()
             retry_after = error.retry_after if error else None
             wait = backoff.next(at_least=retry_after if reconnect_after is None else reconnect_after)
-            level = self._outage.level(cause, wait, is_expected=is_expected(error))
+            level = self._outage.level(cause, is_expected=is_expected(error))
             log.log(level, "worker %s reconnects in %.1f s: %s", self._worker_id, wait, cause)
             self._is_stopping.wait(wait)
 

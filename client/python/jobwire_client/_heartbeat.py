@@ -115,7 +115,7 @@ class Heartbeat:
                 wait = backoff.next()
                 self._next_round = self._not_before = time.monotonic() + wait
                 # One without leases renews nothing; that the server is away is said by the claim stream.
-                level = outage.level(brief(error), wait, is_expected=is_expected(error)) if leases else logging.DEBUG
+                level = outage.level(brief(error), is_expected=is_expected(error)) if leases else logging.DEBUG
                 log.log(level, "a heartbeat for %d jobs was not answered: %s", len(leases), brief(error))
 
     def _is_due(self) -> bool:

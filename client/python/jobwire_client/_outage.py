@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from jobwire_client.errors import JobwireError, ServerDraining
 
-LONG_WAIT: Final = 1.0
-"""Seconds. A shorter wait before the next try is said only when the cause is new."""
+REMINDER: Final = 60.0
+"""Seconds for which the same cause is not said again."""
 
 
 class Outage:
-    """From the first failure to the next success, in few lines: each new cause, and then what is worth waiting for."""
+    """From the first failure to the next success, in few lines: each new cause, and then one a minute."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._since: float | None = None
         self._cause = ""
+        self._said = 0.0
 
     @property
     def is_under_way(self) -> bool:
         return self._since is not None
 
-    def level(self, cause: str, wait: float, *, is_expected: bool = False) -> int:
+    def level(self, cause: str, *, is_expected: bool = False) -> int:
         """Takes a failure down; how loud a line about it is to be."""
+        now = self._clock()
         if self._since is None:
-            self._since = time.monotonic()
+            self._since = now
         is_new, self._cause = cause != self._cause, cause
-        if is_expected:
-            return logging.INFO
-        return logging.WARNING if is_new or wait >= LONG_WAIT else logging.DEBUG
+        if not is_new and now - self._said < REMINDER:
+            return logging.DEBUG
+        self._said = now
+        return logging.INFO if is_expected else logging.WARNING
 
     def end(self) -> float | None:
         """Takes a success down; how many seconds the outage was, None without one."""
         since, self._since, self._cause = self._since, None, ""
-        return None if since is None else time.monotonic() - since
+        return None if since is None else self._clock() - since
 
 
 def brief(error: JobwireError) -> str:
