@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.cli.conftest import PATIENCE, Shell
+from tests.server_process import ServerProcess
 
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
@@ -108,3 +111,31 @@ def test_ctrl_c_lets_the_command_finish_and_claims_nothing_more(jobwire: Shell) 
         assert worker.wait(PATIENCE) == 0
     assert jobwire("get", held, "--output", "json").json["state"] == "JOB_STATE_COMPLETED"
     assert jobwire("get", late, "--output", "json").json["state"] == "JOB_STATE_QUEUED"
+
+
+def test_without_a_server_it_ends_and_says_what_to_do(jobwire: Shell) -> None:
+    ran = jobwire.process("work", "--exec", "cat", "--address", nowhere())
+    assert ran.code == 3
+    assert "cannot reach" in ran.err
+    assert "--wait-for-server" in ran.err
+
+
+def test_it_waits_for_a_server_when_told_to(jobwire: Shell, tmp_path: Path) -> None:
+    server = ServerProcess("memory://", tmp_path / "server.log", nowhere())
+    with working(jobwire, "--wait-for-server", "--address", server.address) as worker:
+        assert worker.stderr is not None
+        while "reconnects" not in (line := worker.stderr.readline()):
+            assert line, "it gave up"
+        try:
+            server.start()
+            ran = jobwire("create", "hello", "--wait", "--address", server.address)
+        finally:
+            server.end()
+    assert ran.code == 0, ran.err
+
+
+def nowhere() -> str:
+    """An address at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobwire_client.cli.call import address_option
+from jobwire_client.cli.call import DEFAULT_TIMEOUT, address_option
 from jobwire_client.cli.exits import Exit
 from jobwire_client.cli.values import duration
 
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     help="How long a job waits after exit code 75.",
 )
 @click.option("--id", "worker_id", default="", help="Unique among workers.  [default: host, pid and something random]")
+@click.option("--wait-for-server", is_flag=True, help="Keep trying when no server answers at the start.")
 @click.option("--quiet", is_flag=True, help="Log warnings only.")
 @address_option
 def work_command(
@@ -68,6 +69,7 @@ def work_command(
     kill_after: timedelta,
     release_delay: timedelta,
     worker_id: str,
+    wait_for_server: bool,
     quiet: bool,
     address: str,
 ) -> None:
@@ -93,7 +95,7 @@ def work_command(
     if not words or shutil.which(words[0]) is None:
         raise click.BadParameter(f"{command!r}: there is no such command", param_hint="--exec")
 
-    from jobwire_client import InvalidField, JobwireError, Superseded, Worker
+    from jobwire_client import Client, DeadlineExceeded, InvalidField, JobwireError, Superseded, Unavailable, Worker
     from jobwire_client.cli.process import Command, WithoutTraceback
 
     # Before the first gRPC object: configuring logging later can deadlock with gRPC's own threads (grpc 43421).
@@ -104,6 +106,10 @@ def work_command(
     )
     logging.getLogger("jobwire.worker").addFilter(WithoutTraceback())
     try:
+        if not wait_for_server:
+            # A worker reconnects for ever, which the first time would hide a mistake.
+            with Client(address, timeout=DEFAULT_TIMEOUT) as client:
+                client.server_info()
         worker = Worker(
             address,
             queues=queues,
@@ -119,6 +125,14 @@ def work_command(
     except Superseded:
         click.echo(f"jobwire: another process works as {worker_id}\n  Give each its own --id, or none.", err=True)
         raise click.exceptions.Exit(Exit.CONFLICT) from None
+    except (DeadlineExceeded, Unavailable):
+        click.echo(
+            f"jobwire: cannot reach {address}\n"
+            "  Is it running there? Start one with `jobwire serve`, name another with --address, or wait for it with"
+            " --wait-for-server.",
+            err=True,
+        )
+        raise click.exceptions.Exit(Exit.UNREACHABLE) from None
     except InvalidField as error:
         click.echo(f"jobwire: {error.message}", err=True)
         raise click.exceptions.Exit(Exit.USAGE) from None
