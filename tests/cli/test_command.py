@@ -53,17 +53,29 @@ def test_each_help_shows_an_example(name: str) -> None:
     assert re.search(rf"^ *jobwire {name}\b", examples, re.MULTILINE)
 
 
-def test_help_loads_neither_grpc_nor_rich(repository: Path) -> None:
-    """Of the command's own modules; jobwire_client's own __init__ is stood in for."""
+def test_help_loads_neither_grpc_nor_rich() -> None:
     program = (
-        "import sys, types\n"
-        "package = types.ModuleType('jobwire_client')\n"
-        f"package.__path__ = [{str(repository / 'client' / 'python' / 'jobwire_client')!r}]\n"
-        "sys.modules['jobwire_client'] = package\n"
+        "import sys\n"
         "from jobwire_client.cli import main\n"
         "main(['--help'], standalone_mode=False)\n"
         "assert not {'grpc', 'rich', 'google'} & set(sys.modules), 'loaded'\n"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    ran = python("-c", program)
     assert ran.returncode == 0, ran.stderr
     assert "Exit codes" in ran.stdout
+
+
+def test_without_its_extra_the_command_says_what_to_install() -> None:
+    without_click = "import sys; sys.modules['click'] = None; from jobwire_client.__main__ import main; main()"
+    ran = python("-c", without_click)
+    assert ran.returncode == 1
+    assert "pip install 'jobwire[cli]'" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_package_is_the_command_too() -> None:
+    assert "jobwire serve" in python("-m", "jobwire_client", "--help").stdout
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)

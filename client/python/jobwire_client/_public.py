@@ -1,7 +1,4 @@
-"""The Python client of jobwire: `AsyncClient` and `Client` for producers, `Worker` for those who do the work.
-
-What is not here is reached through `AsyncClient.stubs`, the generated and typed stubs of the whole contract.
-"""
+"""What `jobwire_client` offers. All of it needs gRPC, so it is loaded when the first of it is asked for."""
 
 from jobwire.v1.job_pb2 import Job, JobState, Payload, RetryPolicy
 from jobwire_client._async import AsyncClient
