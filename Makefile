@@ -24,8 +24,8 @@ help:
 run: $(VENV)/.ready-run  ## serve on SQLite: STORE=sqlite:///jobwire.db LISTEN=127.0.0.1:7272
 	@exec $(BIN)/jobwire serve $(if $(STORE),--store '$(STORE)') $(if $(LISTEN),--listen '$(LISTEN)')
 
-demo: $(VENV)/.ready-run  ## a server, a producer and two workers at work, one of them killed
-	@exec $(BIN)/python examples/python/demo.py
+demo: $(VENV)/.ready-run  ## 2,000 jobs while workers are killed and redeployed: STORE=redis://127.0.0.1:6379
+	@exec $(BIN)/python -m examples.python.demo $(if $(STORE),--store '$(STORE)')
 
 bench: $(VENV)/.ready-dev  ## figures of this machine: make bench ARGS='--store sqlite --runs 3'
 	@exec $(BIN)/python -m benchmarks $(ARGS)
