@@ -18,9 +18,12 @@ from jobwire_server.domain.filter import JobFilter
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DAY, JobState
 from jobwire_server.store.base import CreateOutcome, Hints, StoreFull, StoreUnavailable, WorkerInfo
+from jobwire_server.store.sqlite import lane
 from jobwire_server.store.sqlite.lane import MAX_WEIGHT
 from jobwire_server.store.sqlite.store import RESERVE, SqliteStore
 from jobwire_server.store.sqlite.transaction import Transaction
+
+PATIENCE = 20
 
 
 class Disk:
@@ -58,12 +61,12 @@ async def memory(clock: Clock) -> AsyncIterator[SqliteStore]:
 
 @contextmanager
 def held_up(store: SqliteStore) -> Iterator[None]:
-    """While inside, the writer is busy; what is called meanwhile waits together."""
-    busy, release = threading.Event(), threading.Event()
+    """While inside, a commit is under way; what is called meanwhile waits together."""
+    release = threading.Event()
 
     def hold(transaction: Transaction) -> None:
-        busy.set()
-        release.wait()
+        transaction.execute("UPDATE meta SET value = value")  # or there is nothing to commit
+        transaction.connection.set_commit_hook(lambda: not release.wait(PATIENCE))
 
     task = asyncio.create_task(store._write(hold, weight=MAX_WEIGHT))
     try:
@@ -142,6 +145,24 @@ async def test_a_listing_never_holds_up_the_writer(tmp_path: Path) -> None:
     await file.workers()
     await file.close()
     assert threads == ["jobwire-reader"] * 5
+
+
+async def test_a_sweep_over_all_queues_never_holds_up_the_event_loop(tmp_path: Path) -> None:
+    threads: list[str] = []
+
+    def clock() -> int:
+        threads.append(threading.current_thread().name)
+        return 1_700_000_000_000_000
+
+    file = SqliteStore(str(tmp_path / "jobwire.db"), clock=clock)
+    await file.open()
+    threads.clear()
+    await file.promote(limit=9)
+    await file.overdue(limit=9)
+    await file.leased(longer_than=1, limit=9)
+    await file.purge(limit=9)
+    await file.close()
+    assert threads == ["jobwire-writer"] * 4
 
 
 LISTINGS: dict[str, tuple[Callable[[SqliteStore], Any], Callable[[Any], Any], Any]] = {
@@ -303,9 +324,9 @@ async def test_calls_that_were_waiting_when_the_store_failed_are_refused(file: S
 
 
 async def test_a_file_that_another_tool_is_writing_to_is_unavailable_for_now_only(
-    file: SqliteStore, tmp_path: Path
+    file: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await file._write(lambda transaction: transaction.connection.set_busy_timeout(0))
+    monkeypatch.setattr(lane, "BUSY", 1)
     other = apsw.Connection(str(tmp_path / "jobwire.db"))
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
@@ -314,3 +335,14 @@ async def test_a_file_that_another_tool_is_writing_to_is_unavailable_for_now_onl
     other.close()
     await put(file, "j")
     assert not file.failed.is_set()
+
+
+async def test_the_event_loop_goes_on_while_another_tool_writes_to_the_file(file: SqliteStore, tmp_path: Path) -> None:
+    other = apsw.Connection(str(tmp_path / "jobwire.db"))
+    other.execute("BEGIN IMMEDIATE")
+    (creating,) = await started(file.create([new_job("j")]))
+    assert (await file.find(JobFilter(), limit=9)).jobs == [], "the reader answers"
+    assert not creating.done()
+    other.execute("ROLLBACK")
+    other.close()
+    assert (await creating)[0].outcome is CreateOutcome.CREATED

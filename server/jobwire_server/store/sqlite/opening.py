@@ -22,9 +22,6 @@ APPLICATION_ID: Final = 0x6A627772
 _STATEMENTS: Final = 256
 """Prepared statements kept by each connection; more than we have."""
 
-_BUSY: Final = 5_000
-"""Milliseconds to wait while somebody holds our file open in another tool and writes."""
-
 
 class FileLock:
     """Keeps a second process away from the database for as long as this one lives.
@@ -128,7 +125,6 @@ def _create(path: Path) -> None:
 
 def _connect(name: str, flags: int) -> apsw.Connection:
     connection = apsw.Connection(name, flags, statementcachesize=_STATEMENTS)
-    connection.set_busy_timeout(_BUSY)
     # Without it, SQLite plans every statement anew at each binding to see whether a partial index fits the value: a
     # read by id took 100 µs instead of 15.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)

@@ -71,7 +71,7 @@ def system_clock() -> int:
 class SqliteStore:
     """One process, one writer, an fsync before every OK; `path` None keeps all in memory and promises nothing.
 
-    `clock` and `free_disk` (bytes left where the database is) are asked in the store's own threads. When more than
+    `clock` and `free_disk` (bytes left where the database is) are asked in the event loop or in a thread. When more than
     `outage_gap` passes between two calls of `overdue`, or the clock went back, that was an outage; None = never.
     """
 
@@ -224,22 +224,22 @@ class SqliteStore:
         return await self._write(lambda transaction: renew.renew(transaction, renewals), weight=len(renewals))
 
     async def promote(self, *, limit: int) -> int:
-        return await self._write(lambda transaction: sweep.promote(transaction, limit), weight=limit)
+        return await self._write(lambda transaction: sweep.promote(transaction, limit), weight=limit, is_long=True)
 
     async def overdue(self, *, queues: Sequence[str] = (), limit: int) -> Snapshot:
         def read(transaction: Transaction) -> Snapshot:
             self._notice_gap(transaction)
             return sweep.overdue(transaction, queues, limit)
 
-        return await self._write(read, weight=limit)
+        return await self._write(read, weight=limit, is_long=True)
 
     async def leased(self, *, queues: Sequence[str] = (), longer_than: int, limit: int) -> Snapshot:
         return await self._write(
-            lambda transaction: sweep.leased(transaction, queues, longer_than, limit), weight=limit
+            lambda transaction: sweep.leased(transaction, queues, longer_than, limit), weight=limit, is_long=True
         )
 
     async def purge(self, *, limit: int) -> int:
-        return await self._write(lambda transaction: sweep.purge(transaction, limit), weight=limit)
+        return await self._write(lambda transaction: sweep.purge(transaction, limit), weight=limit, is_long=True)
 
     async def put_queue(
         self, name: str, changes: QueueChanges, *, revision: int | None = None, create: bool = False
@@ -277,12 +277,15 @@ class SqliteStore:
         """In the reader's lane, so that no claim waits for it; only what meets a record that cannot be read goes to the
         writer, which sets that aside."""
         try:
-            return await self._open_lane(self._reader).call(run, weight=weight)
+            return await self._open_lane(self._reader).call(run, weight=weight, is_long=True)
         except UNREADABLE:
-            return await self._write(run, weight=weight)
+            return await self._write(run, weight=weight, is_long=True)
 
-    async def _write(self, run: Callable[[Transaction], T], *, weight: int = 1, needs_room: bool = False) -> T:
-        return await self._open_lane(self._writer).call(run, weight=weight, needs_room=needs_room)
+    async def _write(
+        self, run: Callable[[Transaction], T], *, weight: int = 1, needs_room: bool = False, is_long: bool = False
+    ) -> T:
+        lane = self._open_lane(self._writer)
+        return await lane.call(run, weight=weight, needs_room=needs_room, is_long=is_long)
 
     def _open_lane(self, lane: Lane | None) -> Lane:
         if lane is None:
