@@ -18,6 +18,7 @@ from jobwire_server.domain.job import (
     ENDED,
     HISTORY_LENGTH,
     SECOND,
+    WAITING,
     Attempt,
     AttemptOutcome,
     Job,
@@ -143,10 +144,12 @@ class Standings:
             self._write(answer.job, standing)
 
     def _write(self, message: job_pb2.Job, standing: Standing) -> None:
-        id_, queue, state, score, version, revision, attempt, retry_count, create_time, *times = standing
-        update_time, queue_time, finish_time = times
-        # What the score of others means, a rank or a deadline, is not told.
-        told_score = score if state in _SCORE_TOLD else 0
+        # fmt: off
+        (id_, queue, state, score, version, revision, attempt, retry_count,
+            create_time, update_time, queue_time, finish_time) = standing
+        # fmt: on
+        # The score of a job that is QUEUED or IN_PROGRESS, a rank or a deadline, is not told.
+        told_score = 0 if state in _SCORE_NOT_TOLD else score
         shared = (queue, state, told_score, version, attempt, retry_count, update_time, finish_time)
         known = self._shared.get(shared)
         if known is None:
@@ -154,11 +157,11 @@ class Standings:
         message.MergeFromString(known)
         message.id = id_
         message.etag = etag_of(create_time, revision)
-        if queue_time is not None:
+        if state in WAITING and queue_time is not None:
             set_time(message.queue_time, queue_time)
 
 
-_SCORE_TOLD: Final = ENDED | {JobState.SCHEDULED}
+_SCORE_NOT_TOLD: Final = frozenset({JobState.QUEUED, JobState.IN_PROGRESS})
 
 
 def _written(standing: Standing) -> bytes:

@@ -80,8 +80,9 @@ class JobServicer:
     ) -> job_service_pb2.BatchCreateJobsResponse:
         validate.items("requests", request.requests, self._limits.batch)
         answer = job_service_pb2.BatchCreateJobsResponse()
-        new_jobs: dict[int, NewJob] = {}
-        for i, item in enumerate(request.requests):
+        results: list[job_service_pb2.CreateJobResult] = []
+        new_jobs: list[NewJob] = []
+        for item in request.requests:
             result = answer.results.add()
             try:
                 new = self._reader.new_job(item)
@@ -91,14 +92,15 @@ class JobServicer:
             if item.validate_only:
                 write_preview(result.response.job, new, self._reader.now(), bodies=False)
             else:
-                new_jobs[i] = new
-        made = await self._jobs.create(list(new_jobs.values())) if new_jobs else []
+                results.append(result)
+                new_jobs.append(new)
+        made = await self._jobs.create(new_jobs) if new_jobs else []
         standings = Standings()
-        for (i, new), created in zip(new_jobs.items(), made, strict=True):
+        for result, new, created in zip(results, new_jobs, made, strict=True):
             if isinstance(created, JobwireError):
-                answer.results[i].error.CopyFrom(refusal(created).item())
+                result.error.CopyFrom(refusal(created).item())
             else:
-                standings.write_created(answer.results[i].response, new, created, whole=False)
+                standings.write_created(result.response, new, created, whole=False)
         _fit(answer, self._limits.send)
         return answer
 
@@ -162,20 +164,22 @@ class JobServicer:
     ) -> job_service_pb2.BatchUpdateJobsResponse:
         validate.items("requests", request.requests, self._limits.batch)
         answer = job_service_pb2.BatchUpdateJobsResponse()
-        changes: dict[int, Change] = {}
-        for i, item in enumerate(request.requests):
+        results: list[job_service_pb2.UpdateJobResult] = []
+        changes: list[Change] = []
+        for item in request.requests:
             result = answer.results.add()
             try:
-                changes[i] = self._reader.change(item)
+                changes.append(self._reader.change(item))
+                results.append(result)
             except JobwireError as error:
                 result.error.CopyFrom(refusal(error).item())
-        made = await self._jobs.update(list(changes.values())) if changes else []
+        made = await self._jobs.update(changes) if changes else []
         standings = Standings()
-        for (i, change), updated in zip(changes.items(), made, strict=True):
+        for result, change, updated in zip(results, changes, made, strict=True):
             if isinstance(updated, JobwireError):
-                answer.results[i].error.CopyFrom(refusal(updated).item())
+                result.error.CopyFrom(refusal(updated).item())
             else:
-                standings.write_updated(answer.results[i].response, change, updated)
+                standings.write_updated(result.response, change, updated)
         _fit(answer, self._limits.send)
         return answer
 

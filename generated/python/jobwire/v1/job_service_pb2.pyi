@@ -475,8 +475,8 @@ class UpdateJobResponse(_message.Message):
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """After an edit whole. After a settlement or progress, and in a batch after an edit too, where the job stands now: id,
-        queue, state, attempt, version, etag, retry_count, update_time, and of queue_time, schedule_time, finish_time and
-        purge_time those that it has.
+        queue, state, attempt, version, etag, retry_count, update_time; while it waits queue_time and schedule_time, and
+        once it has ended finish_time and purge_time, those that it has.
         """
 
     def __init__(

@@ -5,8 +5,8 @@ that one fsync pays for all of it; no timer, no added waiting. Nobody is told an
 
 Statements run in the event loop, and only the commit in a thread. SQLite gives up the interpreter lock at each row it
 returns; in a thread of its own the writer had to win it back from the event loop hundreds of times for a batch, which
-took longer than the work (measured: 16 % fewer lives a second, and more CPU for each). Whatever may take long is done in
-the thread: an fsync, a wait for another program, and calls that say so.
+took longer than the work (measured: 16 % fewer lives a second). Whatever may take long is done in the thread: an fsync,
+a wait for another program, and calls that say so.
 """
 
 from __future__ import annotations

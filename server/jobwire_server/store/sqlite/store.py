@@ -71,7 +71,7 @@ def system_clock() -> int:
 class SqliteStore:
     """One process, one writer, an fsync before every OK; `path` None keeps all in memory and promises nothing.
 
-    `clock` and `free_disk` (bytes left where the database is) are asked in the event loop or in a thread. When more than
+    `clock` and `free_disk` (bytes left where the database is) are asked in the loop or in a thread. When more than
     `outage_gap` passes between two calls of `overdue`, or the clock went back, that was an outage; None = never.
     """
 
