@@ -144,10 +144,8 @@ class Standings:
             self._write(answer.job, standing)
 
     def _write(self, message: job_pb2.Job, standing: Standing) -> None:
-        # fmt: off
-        (id_, queue, state, score, version, revision, attempt, retry_count,
-            create_time, update_time, queue_time, finish_time) = standing
-        # fmt: on
+        id_, queue, state, score, version, revision, attempt, retry_count = standing[:8]
+        create_time, update_time, queue_time, finish_time = standing[8:]
         # The score of a job that is QUEUED or IN_PROGRESS, a rank or a deadline, is not told.
         told_score = 0 if state in _SCORE_NOT_TOLD else score
         shared = (queue, state, told_score, version, attempt, retry_count, update_time, finish_time)
