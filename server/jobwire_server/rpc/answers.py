@@ -110,11 +110,12 @@ def write_preview(message: job_pb2.Job, new: NewJob, now: int, *, bodies: bool =
 
 
 class Standings:
-    """Writes where jobs stand. Those of one answer are alike in nearly everything but their id: what they share is
-    written once and kept as bytes. Measured: 1.1 µs a job instead of 2.4."""
+    """Writes where the jobs of one answer stand. They are alike in nearly all but their id: what two of them share
+    is written once and kept as bytes. Measured: 1.1 µs a job instead of 2.4."""
 
     def __init__(self) -> None:
         self._shared: dict[tuple[object, ...], bytes] = {}
+        """What standings share → its bytes; empty for what has come once only."""
 
     def write_created(
         self, answer: job_service_pb2.CreateJobResponse, new: NewJob, created: Created, *, whole: bool
@@ -150,9 +151,11 @@ class Standings:
         told_score = 0 if state in _SCORE_NOT_TOLD else score
         shared = (queue, state, told_score, version, attempt, retry_count, update_time, finish_time)
         known = self._shared.get(shared)
-        if known is None:
-            known = self._shared[shared] = _written(standing)
-        message.MergeFromString(known)
+        if known:
+            message.MergeFromString(known)
+        else:
+            _write_shared(message, standing)
+            self._shared[shared] = b"" if known is None else _shared_bytes(standing)
         message.id = id_
         message.etag = etag_of(create_time, revision)
         if state in WAITING and queue_time is not None:
@@ -162,15 +165,20 @@ class Standings:
 _SCORE_NOT_TOLD: Final = frozenset({JobState.QUEUED, JobState.IN_PROGRESS})
 
 
-def _written(standing: Standing) -> bytes:
+def _shared_bytes(standing: Standing) -> bytes:
+    message = job_pb2.Job()
+    _write_shared(message, standing)
+    return message.SerializeToString()
+
+
+def _write_shared(message: job_pb2.Job, standing: Standing) -> None:
     """A standing without id, etag and queue time."""
-    message = job_pb2.Job(
-        queue=standing.queue,
-        state=STATES[standing.state],
-        version=standing.version,
-        attempt=standing.attempt,
-        retry_count=standing.retry_count,
-    )
+    message.queue = standing.queue
+    message.state = STATES[standing.state]
+    message.version = standing.version
+    if standing.attempt:
+        message.attempt = standing.attempt
+        message.retry_count = standing.retry_count
     set_time(message.update_time, standing.update_time)
     if standing.finish_time is not None:
         set_time(message.finish_time, standing.finish_time)
@@ -178,7 +186,6 @@ def _written(standing: Standing) -> bytes:
         set_time(message.purge_time, standing.score)
     elif standing.state is JobState.SCHEDULED:
         set_time(message.schedule_time, standing.score)
-    return message.SerializeToString()
 
 
 def claim_message(stream: ClaimStream, event: Cancel | Lost | Draining | KeepAlive) -> job_service_pb2.ClaimJobResponse:

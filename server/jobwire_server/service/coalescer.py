@@ -18,7 +18,7 @@ RETRY_AFTER = 100_000
 """Microseconds after which a call that found too many before it may find room."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call(Generic[T, R]):
     items: Sequence[T]
     future: asyncio.Future[Sequence[R]]

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
     run: Callable[[Transaction], Any]
     future: asyncio.Future[Any]
