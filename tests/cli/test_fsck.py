@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from google.protobuf.duration_pb2 import Duration
 from tests.server_process import ServerProcess, serving
 from tests.store.making import new_job
+from tests.store.planting import set_field
 from tests.store.stocked import stock
 from tests.valkey_process import Keyspace
 
@@ -66,8 +67,8 @@ def plant(keyspace: Keyspace | None, tmp_path: Path) -> None:
     tag = Keys(keyspace.prefix).tag
     with keyspace.server.client() as client:
         for n in range(fsck.SHOWN + 2):
-            client.hset(f"{tag}:job:many{n:02}", "version", "0")
-        client.hset(f"{tag}:job:held", "attempt", "-1")
+            set_field(client, tag, f"many{n:02}", "version", "0")
+        set_field(client, tag, "held", "attempt", "-1")
 
 
 def run(*arguments: str, **environment: str) -> Result:

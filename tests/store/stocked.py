@@ -20,7 +20,7 @@ async def stock(store: Store, now: int = START) -> None:
     await store.promote(limit=1)
     (job,) = (await claim(store)).jobs
     assert job.token
-    assert await move(store, policy.complete("done", job.token, b"result")) is Outcome.OK
+    assert await move(store, policy.complete("done", job.token, b"result" * 100)) is Outcome.OK
     await store.create([new_job("held"), new_job("held2")])
     assert len((await claim(store, wish("w", 2))).jobs) == 2
     await store.create([new_job("waits", user_id="ann", request_key=b"key", submission=b"x")])

@@ -16,7 +16,7 @@ from jobwire_server.store.examination import KEPT, Examination
 from jobwire_server.store.invariants import Index, Invariant, Place, Sighting, judged, places_of, strays, unfit_settings
 from jobwire_server.store.redis import codec
 
-BLANK = codec.decode("", b"queue\0q\0create_time\0001", b"", b"", None)
+BLANK = codec.decode("", b'{"queue":"q","create_time":"1"}', b"", b"", None)
 
 
 def job(id: str, state: JobState, score: int, **others: Any) -> Job:

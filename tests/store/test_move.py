@@ -25,7 +25,7 @@ from jobwire_server.domain.job import (
     Verb,
 )
 from jobwire_server.domain.move import JobChanges, Move
-from jobwire_server.store.base import Renewal, Store
+from jobwire_server.store.base import CreateOutcome, Renewal, Store
 
 IN_PROGRESS = JobState.IN_PROGRESS
 OTHERS = [state for state in JobState if state is not IN_PROGRESS]
@@ -147,6 +147,31 @@ async def test_a_completion_keeps_its_attempt_in_the_row(store: Store, clock: Cl
     assert done.score == done.purge_time == clock.now + DAY
     assert (done.lease_expire_time, done.acknowledged) == (None, False)
     assert done.attempts == (Attempt(1, "w", START, clock.now, AttemptOutcome.COMPLETED, job.token),)
+
+
+async def test_a_result_of_any_size_is_kept_and_a_replay_forgets_it(store: Store) -> None:
+    """Stores may keep small ones elsewhere than large ones: a life that ends with one follows one with the other."""
+    sizes = (200, 201, 0, 10_000, 1, 10_000, 200)
+    job = await put(store, "j")
+    for result in (bytes(n % 256 for n in range(size)) for size in sizes):
+        (job,) = (await claim(store)).jobs
+        assert job.result is None
+        assert job.token
+        await store.move([policy.complete("j", job.token, result)])
+        done = await get(store, "j")
+        assert done.result == result
+        await store.move([policy.replay(done, etag=None)])
+        assert (await get(store, "j")).result is None
+
+
+async def test_an_edit_keeps_what_tells_a_repeated_create(store: Store, clock: Clock) -> None:
+    job = await put(store, "j", submission=b"old")
+    edit = policy.edit(job, {"submission": b"new"}, payload=True, etag=None, now=clock.now)
+    assert await move(store, edit) is Outcome.OK
+    again, other = await store.create([new_job("j", submission=b"old"), new_job("j", digest=b"other")])
+    assert (again.outcome, other.outcome) == (CreateOutcome.EXISTED, CreateOutcome.ID_TAKEN)
+    assert again.job is not None
+    assert again.job.submission == b"new"
 
 
 async def test_an_empty_result_is_not_the_same_as_none(store: Store) -> None:

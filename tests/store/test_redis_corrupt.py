@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 from tests.store.making import START, Clock, claim, get, ids, move, new_job, put, queue, shove, walk, wish
+from tests.store.planting import drop_field, set_field
 from tests.valkey_process import Keyspace
 
 from jobwire_server.domain import policy
@@ -25,20 +26,32 @@ Plant = Callable[[Any, str], object]
 
 
 def field(name: str, value: str | bytes) -> Plant:
-    return lambda client, tag: client.hset(f"{tag}:job:bad", name, value)
+    return lambda client, tag: set_field(client, tag, "bad", name, value)
 
 
 def lacking(name: str) -> Plant:
-    return lambda client, tag: client.hdel(f"{tag}:job:bad", name)
+    return lambda client, tag: drop_field(client, tag, "bad", name)
 
 
 def detail(value: str) -> Plant:
     def plant(client: Any, tag: str) -> None:
         client.set(f"{tag}:detail:bad", value)
-        client.hset(f"{tag}:job:bad", "beside", "d")
+        set_field(client, tag, "bad", "beside", "d")
 
     return plant
 
+
+def record(value: str) -> Plant:
+    return lambda client, tag: client.set(f"{tag}:job:bad", value)
+
+
+UNREADABLE: dict[str, Plant] = {
+    "record is cut off": record('{"state":"que'),
+    "record has another shape": record("[1]"),
+    "record is no JSON object": record("7"),
+    "record is empty": record(""),
+}
+"""When nothing is left of it but what stands around it."""
 
 DAMAGE: dict[str, Plant] = {
     "priority is a word": field("priority", "high"),
@@ -55,7 +68,6 @@ DAMAGE: dict[str, Plant] = {
     "retry is no JSON": field("retry", "{"),
     "retry has another shape": field("retry", "[1]"),
     "type is not UTF-8": field("type", b"\xffA"),
-    "type has a NUL": field("type", "a\0b"),
     "user is not UTF-8": field("user_id", b"\xc3("),
     "detail is cut off": detail('{"error":"[1'),
     "detail has another shape": detail("[1]"),
@@ -100,6 +112,17 @@ async def test_a_claim_sets_it_aside_and_goes_on(store: Store, clock: Clock, pla
     claimed = await claim(store, wish(number=3))
     assert (ids(claimed.jobs), claimed.held) == (["a", "c"], 2)
     assert await is_set_aside(store, clock)
+
+
+@pytest.mark.parametrize("damage", UNREADABLE.values(), ids=UNREADABLE)
+async def test_of_an_unreadable_record_the_payload_and_the_place_are_left(
+    store: Store, clock: Clock, plant: Planting, damage: Plant
+) -> None:
+    await store.create([new_job(id, submission=b"payload", expire_time=START + HOUR) for id in ("a", "bad", "c")])
+    plant(damage)
+    assert ids((await claim(store, wish(number=3))).jobs) == ["a", "c"]
+    assert await is_set_aside(store, clock)
+    assert (await get(store, "bad")).version == clock.now
 
 
 async def test_a_read_sets_it_aside_and_answers_the_rest(
@@ -179,6 +202,7 @@ async def test_it_can_be_replayed(store: Store, clock: Clock, plant: Planting, d
 # --- leases -------------------------------------------------------------------------------------------------
 
 LEASED: dict[str, Plant] = {
+    **UNREADABLE,
     "score is a word": field("score", "abc"),
     "score is missing": lacking("score"),
     "token is missing": lacking("token"),
@@ -444,7 +468,7 @@ async def test_many_damaged_jobs_at_the_head_are_set_aside_together(
     await store.create([new_job(id) for id in (*names, "good")])
     with keyspace.server.client() as client:
         for n, id in enumerate(names):
-            client.hset(f"{Keys(keyspace.prefix).tag}:job:{id}", *(("version", "x") if n % 2 else ("retry", "x")))
+            set_field(client, Keys(keyspace.prefix).tag, id, "version" if n % 2 else "retry", "x")
     assert ids((await claim(store, wish(number=300))).jobs) == ["good"]
     assert (await queue(store)).counts == {JobState.FAILED: 250, JobState.IN_PROGRESS: 1}
     assert rounds == [250]
@@ -458,7 +482,7 @@ async def test_many_damaged_jobs_that_only_their_readers_notice_are_set_aside_to
     await store.create([new_job(id) for id in (*names, "good")])
     with keyspace.server.client() as client:
         for id in names:
-            client.hset(f"{Keys(keyspace.prefix).tag}:job:{id}", "retry", "x")
+            set_field(client, Keys(keyspace.prefix).tag, id, "retry", "x")
     assert ids((await claim(store, wish(number=300))).jobs) == ["good"]
     assert rounds == [250]
 
@@ -475,7 +499,7 @@ async def test_damage_far_from_the_heads_is_mended_one_by_one(
     await claim(store, wish(number=1000, max_in_flight=2000))
     with keyspace.server.client() as client:
         for id in ("bad1", "bad2"):
-            client.hset(f"{Keys(keyspace.prefix).tag}:job:{id}", "retry", "x")
+            set_field(client, Keys(keyspace.prefix).tag, id, "retry", "x")
     clock.advance(1)
     assert len((await store.leased(longer_than=0, limit=2)).jobs) == 2
     assert rounds == [1, 1]

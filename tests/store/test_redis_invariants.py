@@ -11,6 +11,7 @@ from redis import Redis
 from tests.faults.proxy import Fault, Proxy
 from tests.store import invariants
 from tests.store.making import claim, get, move, new_job, put
+from tests.store.planting import drop_field, record_of, set_field
 from tests.store.stocked import stock
 from tests.valkey_process import Keyspace
 
@@ -30,16 +31,16 @@ _TWICE = '{"history":"[[2,\\"w\\",0,0,\\"failed\\",\\"\\",null],[1,\\"w\\",0,0,\
 
 
 def _field(id: str, name: str, value: str) -> Plant:
-    return lambda client, tag: client.hset(f"{tag}:job:{id}", name, value)
+    return lambda client, tag: set_field(client, tag, id, name, value)
 
 
 def _no_field(id: str, name: str) -> Plant:
-    return lambda client, tag: client.hdel(f"{tag}:job:{id}", name)
+    return lambda client, tag: drop_field(client, tag, id, name)
 
 
 def _of_the_other(name: str) -> Plant:
     """`held` has this field of `held2`."""
-    return lambda client, tag: client.hset(f"{tag}:job:held", name, client.hget(f"{tag}:job:held2", name))
+    return lambda client, tag: set_field(client, tag, "held", name, record_of(client, tag, "held2")[name])
 
 
 PLANTS: dict[Invariant, list[tuple[Plant, str]]] = {
@@ -79,7 +80,7 @@ PLANTS: dict[Invariant, list[tuple[Plant, str]]] = {
     Invariant.UNREADABLE: [
         (_field("waits", "score", "x"), "waits: ValueError"),
         (_field("waits", "state", "eaten"), "waits: KeyError"),
-        (_field("waits", "type", "a\0b"), "waits: ValueError"),
+        (lambda c, t: c.set(f"{t}:job:waits", '{"state"'), "waits: JSONDecodeError"),
         (_no_field("waits", "queue"), "waits: ValueError"),
         (_no_field("held", "token"), "held: ValueError"),
         (lambda c, t: c.set(f"{t}:detail:done", "{"), "done: JSONDecodeError"),
@@ -127,7 +128,7 @@ PLANTS: dict[Invariant, list[tuple[Plant, str]]] = {
     ],
     Invariant.KIND: [
         (lambda c, t: (c.delete(f"{t}:queues"), c.set(f"{t}:queues", "1")), "{test}:queues is a string, not a set"),
-        (lambda c, t: (c.delete(f"{t}:job:waits"), c.set(f"{t}:job:waits", "1")), "{test}:job:waits is a string"),
+        (lambda c, t: (c.delete(f"{t}:job:waits"), c.hset(f"{t}:job:waits", "a", "1")), "{test}:job:waits is a hash"),
         (lambda c, t: (c.delete(f"{t}:w:w"), c.set(f"{t}:w:w", "1")), "{test}:w:w is a string, not a zset"),
     ],
 }

@@ -30,7 +30,7 @@ async def test_going_on_behind_a_job_that_has_gone_looks_at_few_of_its_score(
         calls = {name: told["calls"] for name, told in client.info("commandstats").items()}
     assert ids(found.jobs) == ["j1499" if wanted is ANN else "j1501"]
     assert 0 < calls["cmdstat_zrange"] < 16, "halving 3,000 takes 12"
-    assert calls["cmdstat_hgetall"] == 1, "only what matches is loaded"
+    assert calls["cmdstat_mget"] == 1, "only what matches is loaded"
 
 
 async def test_a_place_of_any_score_and_id_is_one(store: Store) -> None:

@@ -33,7 +33,16 @@ def get(job_ids: Sequence[str]) -> Call[Snapshot]:
 
 
 def create(jobs: Sequence[NewJob]) -> Call[list[Created]]:
-    arguments = [codec.encode_new(new) for new in jobs]
+    shapes: dict[tuple[Any, ...], int] = {}
+    arguments = []
+    specs = []
+    for new in jobs:
+        spec = codec.encode_spec(new.digest, new.submission)
+        specs.append(spec)
+        argument = [new.id, shapes.setdefault(codec.alike(new), len(shapes) + 1), len(spec)]
+        if new.request_key is not None:
+            argument.append(new.request_key.hex())
+        arguments.append(argument)
 
     def read(answer: Answer) -> list[Created]:
         stored = Jobs(answer.blob)
@@ -41,9 +50,9 @@ def create(jobs: Sequence[NewJob]) -> Call[list[Created]]:
 
     return Call(
         script("create"),
-        to_json(arguments),
+        f"[[{','.join(map(codec.encode_alike, shapes))}],{to_json(arguments)}]",
         read,
-        b"".join([new.submission for new in jobs]),
+        b"".join(specs),
         lambda: suspects(
             ids=[new.id for new in jobs],
             requests=[new.request_key.hex() for new in jobs if new.request_key is not None],
@@ -53,8 +62,9 @@ def create(jobs: Sequence[NewJob]) -> Call[list[Created]]:
 
 def _created(new: NewJob, made: Sequence[Any], stored: Jobs, now: int) -> Created:
     match made:
-        case [_, position, state, score, queue_time]:
-            standing = Standing(new.id, new.queue, codec.STATES[state], score, 1, 1, 0, 0, now, now, queue_time, None)
+        case [position, score, queue_time]:
+            state = JobState.SCHEDULED if queue_time is None else JobState.QUEUED
+            standing = Standing(new.id, new.queue, state, score, 1, 1, 0, 0, now, now, queue_time, None)
             return Created(CreateOutcome.CREATED, new.id, position, standing)
         case [outcome, job_id, position, found]:
             job = stored.next(found)
@@ -131,15 +141,21 @@ def _move_all(moves: Sequence[Move]) -> Call[list[Moved]]:
 
 
 def _complete(completions: Sequence[Completion]) -> Call[list[Moved]]:
-    arguments = [
-        (job_id, token.hex(), result is not None and len(result), operation.hex())
-        for job_id, token, result, operation in completions
-    ]
+    arguments = []
+    results = []
+    for job_id, token, result, operation in completions:
+        told: object = False
+        if result is not None and len(result) <= codec.SMALL_RESULT:
+            told = codec.encode_result(result)
+        elif result is not None:
+            told = len(result)
+            results.append(result)
+        arguments.append((job_id, token.hex(), told, operation.hex()))
     return Call(
         script("complete"),
         to_json(arguments),
         _moved_all(completions),
-        b"".join([each.result for each in completions if each.result is not None]),
+        b"".join(results),
         lambda: suspects(ids=[each.job_id for each in completions]),
     )
 
@@ -290,6 +306,6 @@ def _snapshot(answer: Answer) -> Snapshot:
 
 
 _BESIDE: Final = frozenset({"submission", "result"})
-"""What a Move writes that is no field of the hash."""
+"""What a Move writes that is no field of the record."""
 
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}

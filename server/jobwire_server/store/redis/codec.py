@@ -1,6 +1,6 @@
-"""The one place where a job becomes fields of a hash and fields a job.
+"""The one place where a job becomes a record and a record a job.
 
-A field of the hash has the name it has in `Job`; its value is text: a decimal number, a word, hex for tokens and
+A record is a JSON object of texts, by the names of their fields in `Job`: a decimal number, a word, hex for tokens and
 operations, or compact JSON for a structure. **A field that is absent has its default**, which is never stored, so
 that a job costs memory and work for what is said about it only.
 """
@@ -8,8 +8,10 @@ that a job costs memory and work for what is said about it only.
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 from jobwire_server.domain.job import DEFAULT_PRIORITY, Job, JobState, NewJob, RetryPolicy
@@ -21,52 +23,50 @@ Stored = str | bool
 STATES: Final = {state.value: state for state in JobState}
 
 
-# --- from the domain to the hash ----------------------------------------------------------------------------
+# --- from the domain to the record ----------------------------------------------------------------------------
 
 
-def encode_new(new: NewJob) -> list[object]:
-    """What a create is told: what it judges by (creating.lua has the order), then the names and texts of the fields
-    that it writes beside those only the store knows."""
-    digest = b64encode(new.digest).decode()
-    priority = new.priority != DEFAULT_PRIORITY and str(new.priority)
-    schedule_time = new.schedule_time is not None and str(new.schedule_time)
-    expire_time = new.expire_time is not None and str(new.expire_time)
-    encoded: list[object] = [
-        new.id,
-        new.id_given,
-        new.request_key is not None and new.request_key.hex(),
-        digest,
-        new.queue,
-        schedule_time,
-        expire_time,
-        new.user_id or False,
-        priority,
-        len(new.submission),
-        "queue",
-        new.queue,
-        "digest",
-        digest,
-    ]
-    for name, text in (
-        ("type", new.type),
-        ("user_id", new.user_id),
-        ("priority", priority),
-        ("schedule_time", schedule_time),
-        ("expire_time", expire_time),
-    ):
-        if text:
-            encoded += (name, text)
-    if new.retry != _DEFAULT_RETRY:
-        encoded += ("retry", parts.encode_retry(new.retry))
-    if new.execution_timeout is not None:
-        encoded += ("execution_timeout", str(new.execution_timeout))
-    if new.retention is not None:
-        encoded += ("retention", str(new.retention))
-    return encoded
+_ALIKE: Final = (
+    "id_given",
+    "queue",
+    "type",
+    "user_id",
+    "priority",
+    "retry",
+    "execution_timeout",
+    "retention",
+    "schedule_time",
+    "expire_time",
+)
+"""What most new jobs of a batch have in common."""
+
+alike: Final[Callable[[NewJob], tuple[Any, ...]]] = itemgetter(*map(NewJob._fields.index, _ALIKE))
+
+
+@lru_cache(maxsize=1024)
+def encode_alike(values: tuple[Any, ...]) -> str:
+    """What a create is told of all jobs that are `alike`, as JSON: what it judges by (creating.lua has the order), then
+    the fields that they say of themselves, as the inside of a JSON object."""
+    said = dict(zip(_ALIKE, values, strict=True))
+    id_given = said.pop("id_given")
+    texts = {name: text for name, text in encode_changes(said.items()).items() if text is not False}
+    texts["queue"] = said["queue"]
+    judged = (texts.get(name, False) for name in ("queue", "priority", "schedule_time", "expire_time", "user_id"))
+    is_plain = not texts.keys() & {"expire_time", "execution_timeout"}
+    return parts.to_json([id_given, *judged, is_plain, parts.to_json(texts)[1:-1]])
+
+
+def encode_spec(digest: bytes, submission: bytes) -> bytes:
+    """What stands beside the record from the start, and what nobody looks at while the job lives."""
+    return b"%c%b%b" % (len(digest), digest, submission)
+
+
+SMALL_RESULT: Final = 200
+"""Bytes of a result that a completion writes into the record: a key of its own costs a hundred bytes and 2 µs."""
 
 
 def encode_changes(changes: Iterable[tuple[str, Any]]) -> dict[str, Stored]:
-    """What a Move writes into the hash, by field."""
+    """What is written into a record, by field."""
     return {name: False if value == DEFAULTS[name] else ENCODERS[name](value) for name, value in changes}
 
 
@@ -75,41 +75,39 @@ def encode_progress_so_far(fraction: float | None, message: str) -> str:
     return parts.to_json([fraction, message])[:-1] + ","
 
 
-# --- from the hash to the domain ----------------------------------------------------------------------------
+# --- from the record to the domain ----------------------------------------------------------------------------
 
 
 def decode(
     job_id: str,
-    stored: bytes,
+    record: bytes,
     detail: bytes,
-    submission: bytes,
+    spec: bytes,
     result: bytes | None,
     *,
     is_whole: bool = False,
 ) -> Job:
-    """The job that these fields say: names and values in turn, split by NUL; an empty value is none, and of two values
-    for one name the later one holds. `detail` is a JSON object of the fields that may grow. Raises one of UNREADABLE;
-    when the job should be whole, also where it lacks a field that every job of its state has.
-
+    """The job that this record says, with what stands beside it: `detail`, a JSON object of the fields that may grow,
+    and `spec`, as encode_spec makes it. Raises one of UNREADABLE; when the job should be whole, also where it lacks a
+    field that every job of its state has.
     """
-    values: dict[str, str] = {}
-    words = stored.decode().split("\0")
-    values.update(zip(words[::2], words[1::2], strict=True))
+    values: dict[str, str] = json.loads(record.decode())
     if detail:
         values.update(json.loads(detail))
     job = [*_BLANK]
     for name, value in values.items():
-        if value and name in _READERS:
+        if name in _READERS:
             at, convert = _READERS[name]
             job[at] = convert(value)
-    job[_AT["id"]] = job_id
-    job[_AT["submission"]] = submission
-    job[_AT["result"]] = result
-    if job[_AT["update_time"]] == 0:
-        job[_AT["update_time"]] = job[_AT["create_time"]]
-    if job[_AT["lease_expire_time"]] is None and job[_AT["state"]] is JobState.IN_PROGRESS:
-        job[_AT["lease_expire_time"]] = job[_AT["score"]]
+    job[_ID] = job_id
+    job[_SUBMISSION] = spec[1 + spec[0] :] if spec else b""
+    if result is not None:
+        job[_RESULT] = result
+    if job[_UPDATE_TIME] == 0:
+        job[_UPDATE_TIME] = job[_CREATE_TIME]
     read = Job._make(job)
+    if read.state is JobState.IN_PROGRESS and read.lease_expire_time is None:
+        read = read._replace(lease_expire_time=read.score)
     if is_whole and not (read.queue and read.score and read.create_time and "state" in values):
         raise ValueError("a field that every job has is missing")
     if is_whole and read.state is JobState.IN_PROGRESS and not (read.token and read.worker_id and read.claim_time):
@@ -129,12 +127,16 @@ def _set_flag(value: bool) -> str:
     return "1" if value else "0"
 
 
-_DEFAULT_RETRY: Final = RetryPolicy()
-
 _TEXT: Final = (_same, _same)
 _NUMBER: Final = (str, int)
 _FLAG: Final = (_set_flag, _is_set)
 _BYTES: Final = (bytes.hex, bytes.fromhex)
+
+
+def encode_result(result: bytes) -> str:
+    """One that is small enough for the record."""
+    return b2a_base64(result, newline=False).decode()
+
 
 _SHAPES: Final[Mapping[str, tuple[Any, Callable[[Any], str], Callable[[str], Any]]]] = {
     # name: default, to text, from text
@@ -142,7 +144,7 @@ _SHAPES: Final[Mapping[str, tuple[Any, Callable[[Any], str], Callable[[str], Any
     "type": ("", *_TEXT),
     "user_id": ("", *_TEXT),
     "priority": (DEFAULT_PRIORITY, *_NUMBER),
-    "retry": (_DEFAULT_RETRY, parts.encode_retry, parts.decode_retry),
+    "retry": (RetryPolicy(), parts.encode_retry, parts.decode_retry),
     "execution_timeout": (None, *_NUMBER),
     "retention": (None, *_NUMBER),
     "schedule_time": (None, *_NUMBER),
@@ -173,6 +175,7 @@ _SHAPES: Final[Mapping[str, tuple[Any, Callable[[Any], str], Callable[[str], Any
     "outcome": (None, _same, parts.OUTCOMES.__getitem__),
     "end_time": (None, *_NUMBER),
     "progress": (None, parts.encode_progress, parts.decode_progress),
+    "result": (None, encode_result, a2b_base64),  # absent: beside the record, or there is none
     "error": (None, parts.encode_error, parts.decode_error),
     "history": ((), parts.encode_history, parts.decode_history),
     "cancel_requested": (False, *_FLAG),
@@ -189,3 +192,5 @@ DECODERS: Final = {name: shape[2] for name, shape in _SHAPES.items()}
 _AT: Final = {name: at for at, name in enumerate(Job._fields)}
 _BLANK: Final = [DEFAULTS.get(name) for name in Job._fields]
 _READERS: Final = {name: (_AT[name], shape[2]) for name, shape in _SHAPES.items()}
+_ID, _SUBMISSION, _RESULT = _AT["id"], _AT["submission"], _AT["result"]
+_CREATE_TIME, _UPDATE_TIME = _AT["create_time"], _AT["update_time"]

@@ -58,7 +58,7 @@ _NAME: Final = "[A-Za-z0-9._-]+"
 
 KINDS: Final = {
     "META": _Kind("hash"),
-    "JOB": _Kind("hash", _NAME),
+    "JOB": _Kind("string", _NAME),
     "SPEC": _Kind("string", _NAME),
     "RESULT": _Kind("string", _NAME),
     "DETAIL": _Kind("string", _NAME),

@@ -12,15 +12,15 @@ PARTITIONS: Final = 1
 
 _NAMES: Final = {
     "META": ":meta",  # hash: schema, partitions, create_time
-    "JOB": ":job:",  # <id>: hash, the job's small fields by their names in domain.job.Job; codec.py
-    "SPEC": ":spec:",  # <id>: string, the submission; absent when empty
+    "JOB": ":job:",  # <id>: string, JSON object of the job's small fields by their names in domain.job.Job; codec.py
+    "SPEC": ":spec:",  # <id>: string, a byte for the length of the digest, the digest, the submission
     "RESULT": ":result:",  # <id>: string, the result; absent when there is none
     "DETAIL": ":detail:",  # <id>: string, JSON object of what may grow: error, history, progress, cancel_reason
     "INDEX": ":q:",  # <queue>:<state>: sorted set of job ids by score
     "EXPIRY": ":expiry",  # sorted set: waiting jobs that were never started, by expire_time
     "LEASES": ":w:",  # <worker>: sorted set of the jobs leased to it by claim time; its size is the credit used
     "USER": ":u:",  # <SHA-1 of the user id>: sorted set of the user's jobs by create time
-    "REQUEST": ":request:",  # <hash>: string, "<forgotten at> <digest> <job id>", for a day
+    "REQUEST": ":request:",  # <hash>: string, "<forgotten at> <job id> <digest>", for a day
     "QUEUES": ":queues",  # set of queue names
     "QUEUE": ":queue:",  # <name>: hash, settings by their names in domain.queue.Queue, and last_queue_time
     "WORKERS": ":workers",  # set of worker ids

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha1
-from itertools import chain
 from typing import Any, Final, TypeVar
 
 from redis import Redis
@@ -87,9 +86,9 @@ def look(
                 yield sighting
 
 
-def _sighting(raw_id: bytes, fields: bytes, detail: bytes, places: bytes, around: bytes) -> Sighting:
+def _sighting(raw_id: bytes, record: bytes, detail: bytes, places: bytes, around: bytes) -> Sighting:
     id = text(raw_id)
-    job = codec.decode(id, fields, detail, b"", None, is_whole=True) if fields else None
+    job = codec.decode(id, record, detail, b"", None, is_whole=True) if record else None
     kept, said, queue_listed, last_queue_time, holder_listed = text(around).split("\0")
     words = text(places).split("\0") if places else []
     standing: dict[Place, float] = {}
@@ -132,9 +131,9 @@ def out_of_place(client: Redis, meta: str, place: Place, ids: Sequence[bytes]) -
 
 @lru_cache(maxsize=1024)  # the entries of an index have most of these values in common
 def _belongs(place: Place, values: tuple[bytes, ...]) -> bool:
-    names = (name.encode() for name in _PLACING[place[0]])
+    said = {name: value.decode() for name, value in zip(_PLACING[place[0]], values, strict=True) if value}
     try:
-        job = codec.decode("", b"\0".join(chain(*zip(names, values, strict=True))), b"", b"", None)
+        job = codec.decode("", to_json(said).encode(), b"", b"", None)
     except UNREADABLE:
         return False
     return any(_by_key(own) == place for own, _ in places_of(job))

@@ -18,7 +18,6 @@ from jobwire_server.domain.job import ENDED, JobError, JobState
 from jobwire_server.domain.limits import NAME
 from jobwire_server.store import parts
 from jobwire_server.store.parts import to_json
-from jobwire_server.store.redis import codec
 from jobwire_server.store.redis.codec import DECODERS, UNREADABLE, Stored
 from jobwire_server.store.redis.scripts import Answer, Call, script
 
@@ -85,7 +84,7 @@ class _Record:
 
     id: str
     digest: str
-    fields: Mapping[str, bytes]
+    record: bytes
     detail: bytes
 
 
@@ -101,10 +100,8 @@ def _records(answer: Answer) -> Iterator[_Record]:
         at += size
         return answer.blob[at - size : at]
 
-    for job_id, digest, sizes, detail in answer.content():
-        words = list(map(take, sizes))
-        names = (name.decode(errors="replace") for name in words[::2])
-        yield _Record(job_id, digest, dict(zip(names, words[1::2], strict=True)), take(detail))
+    for job_id, digest, record, detail in answer.content():
+        yield _Record(job_id, digest, take(record), take(detail))
 
 
 def _set_aside(broken: Sequence[tuple[_Record, Mapping[str, Stored]]]) -> Call[list[tuple[str, str]]]:
@@ -118,7 +115,7 @@ _BESIDE: Final = ("error", "history", "progress", "cancel_reason")
 """Stand in the detail."""
 
 _NEEDED: Final = ("queue", "state", "score", "create_time")
-_NEEDED_IN: Final = {
+_NEEDED_IN: Final[Mapping[str, tuple[str, ...]]] = {
     JobState.SCHEDULED: ("schedule_time",),
     JobState.QUEUED: ("queue_time",),
     JobState.IN_PROGRESS: ("token", "fence", "worker_id", "claim_time"),
@@ -141,52 +138,51 @@ _ENDS: Final[Mapping[str, Stored]] = {
 
 def _judge(record: _Record) -> dict[str, Stored] | None:
     """What the record has to say instead, but for what only the store knows; None = it can be read."""
-    detail = _detail(record.detail)
-    values: dict[str, Any] = {**record.fields, **(detail or {})}
+    fields, detail = _object(record.record), _object(record.detail or b"{}")
+    values = {**(fields or {}), **{name: value for name, value in (detail or {}).items() if name in _BESIDE}}
     broken: dict[str, Stored] = {}
     for name, value in values.items():
-        if value and name in DECODERS and not _can_be_read(name, value):
+        if name in DECODERS and not _can_be_read(name, value):
             broken[name] = _rest_of(value) if name in _TEXTS else False
-    state = codec.DECODERS["state"](record.fields["state"].decode()) if _has(record, "state", broken) else None
-    is_whole = all(_has(record, name, broken) for name in (*_NEEDED, *(_NEEDED_IN[state] if state else ())))
-    if is_whole and not broken and detail is not None:
+    if fields is None:
+        broken.update(dict.fromkeys(DECODERS.keys() - set(_BESIDE), False))
+    intact = {name: value for name, value in values.items() if name not in broken}
+    needed = (*_NEEDED, *_NEEDED_IN.get(intact.get("state", ""), ()))
+    if not broken and detail is not None and all(map(intact.get, needed)):
         return None
-    kept = {name: value for name, value in (detail or {}).items() if name not in broken}
-    return {"history": kept.get("history", False), "cancel_reason": kept.get("cancel_reason", False), **broken, **_ENDS}
+    kept: dict[str, Stored] = {name: intact.get(name, False) for name in ("history", "cancel_reason")}
+    return {**kept, **broken, **_ENDS}
 
 
 _TEXTS: Final = frozenset({"type", "user_id", "cancel_reason"})
 _NAMES: Final = frozenset({"queue", "worker_id"})
 
 
-def _has(record: _Record, name: str, broken: Mapping[str, Stored]) -> bool:
-    return bool(record.fields.get(name)) and name not in broken
-
-
-def _detail(stored: bytes) -> dict[str, Any] | None:
-    """Its parts; None when it cannot be read."""
+def _object(stored: bytes) -> dict[str, Any] | None:
+    """What this JSON says by name, bytes that are no UTF-8 escaped; None when it cannot be read."""
     try:
-        found = json.loads(stored or b"{}")
+        found = json.loads(stored.decode(errors="surrogateescape"))
     except UNREADABLE:
         return None
-    return {name: found[name] for name in _BESIDE if name in found} if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def _can_be_read(name: str, value: Any) -> bool:
     """More than codec.decode asks for: Python takes `1_0` and `١` for numbers, which a script does not."""
     decode: Callable[[str], Any] = DECODERS[name]
     try:
-        text = value.decode() if isinstance(value, bytes) else value
-        decode(text)
-        text.encode()  # JSON can spell what UTF-8 cannot
+        decode(value)
+        value.encode()  # JSON can spell what UTF-8 cannot
     except UNREADABLE:
         return False
-    if not isinstance(text, str) or "\0" in text:
+    if not isinstance(value, str) or "\0" in value:
         return False
     if name in _NAMES:
-        return NAME.fullmatch(text) is not None
-    return decode is not int or _INTEGER.fullmatch(text) is not None
+        return NAME.fullmatch(value) is not None
+    return decode is not int or _INTEGER.fullmatch(value) is not None
 
 
 def _rest_of(value: Any) -> Stored:
-    return value.decode(errors="replace").replace("\0", "\ufffd") if isinstance(value, bytes) else False
+    if not isinstance(value, str):
+        return False
+    return value.encode(errors="surrogateescape").decode(errors="replace").replace("\0", "\ufffd")

@@ -129,13 +129,13 @@ class Jobs:
         """The job whose id and sizes these are; None for none. Raises Unreadable."""
         if not found:
             return None
-        job_id, fields, detail, submission, result = found
+        job_id, record, detail, spec, result = found
         try:
             return codec.decode(
                 job_id,
-                self._take(fields),
+                self._take(record),
                 self._take(detail),
-                self._take(submission),
+                self._take(spec),
                 None if result < 0 else self._take(result),
                 is_whole=True,
             )

@@ -42,7 +42,7 @@ from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.link import Link, new_call_id
 from jobwire_server.store.redis.scripts import Call, Unreadable
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Stands in `:meta`; raise it with every change of a key, or of a shape in codec.py."""
 
 BATCH: Final = 500

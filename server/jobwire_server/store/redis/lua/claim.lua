@@ -4,7 +4,7 @@
 -- Returns: JSON {claimed: list of [outcome, held, jobs], remaining}.
 -- Keeps: no worker holds more than its max_in_flight; expired jobs are looked past, a few; sent again, the call answers
 --   what its tokens took and takes nothing more.
---!include call rows changes fields names places outage hints queues workers flush leasing leases claiming
+--!include call rows changes fields names indices places outage hints queues workers flush plain leasing leases claiming
 local name, requests = ARGS[1], ARGS[2]
 local settings = queue(name)
 local waiting = redis.call('ZCARD', index(name, 'queued'))
@@ -36,14 +36,14 @@ local function grant(request)
 end
 
 local function hand_out(head, each, request)
-    local terms = each.limit > 0 and terms_of(request)
-    while #each.jobs < each.limit and taken < #head do
+    local terms, jobs = each.limit > 0 and terms_of(name, request), each.jobs
+    while #jobs < each.limit and taken < #head do
         taken = taken + 1
-        lease(head[taken], terms, request.tokens[#each.jobs + 1])
-        each.jobs[#each.jobs + 1] = head[taken]
+        jobs[#jobs + 1] = head[taken]
+        lease(head[taken], terms, request.tokens[#jobs])
     end
     if each.outcome == 'ok' then
-        held[request.worker_id] = held[request.worker_id] - each.limit + #each.jobs
+        held[request.worker_id] = held[request.worker_id] - each.limit + #jobs
     end
 end
 
@@ -62,17 +62,17 @@ else
     end
 end
 local change, told = flush(taken > 0)
-write_leased()
 encode_leased()
-local claimed, ids = {}, {}
+local said, ids = { '{"claimed":[' }, {} -- in one list: the engine hashes each text that is put together, byte by byte
 for i, each in ipairs(grants) do
-    local jobs, own_ids = {}, {}
+    local own_ids = {}
+    said[#said + 1] = (i > 1 and ',["' or '["') .. each.outcome .. '",' .. held_by(requests[i].worker_id) .. ',['
     for n, job in ipairs(each.jobs) do
-        jobs[n], own_ids[n] = job.encoded or encoded(job), job.id
+        own_ids[n], said[#said + 1], said[#said + 2] = job.id, n > 1 and ',' or '', job.encoded or encoded(job)
     end
-    ids[i] = own_ids
-    claimed[i] = encoded_list({ cjson.encode(each.outcome), held_by(requests[i].worker_id), encoded_list(jobs) })
+    ids[i], said[#said + 1] = own_ids, ']]'
 end
 remember(done or ids, taken > 0)
 local remaining = math.max(0, math.min(waiting - taken - seen_expired, room(taken)))
-return answer(change, told, '{"claimed":' .. encoded_list(claimed) .. ',"remaining":' .. text(remaining) .. '}')
+said[#said + 1] = '],"remaining":' .. text(remaining) .. '}'
+return answer(change, told, table.concat(said))

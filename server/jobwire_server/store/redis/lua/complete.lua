@@ -3,10 +3,10 @@
 -- Guard: the token, as domain.move.Completion has it; no job comes twice.
 -- Returns: JSON list of [outcome, standing or null], or [outcome, null, job or false] where the token guards nothing.
 -- Keeps: as move.lua.
---!include call rows changes fields names places outage hints queues workers flush completing
+--!include call rows changes fields names indices places outage hints queues workers flush completing
 local completions = ARGS
 local done = done_before()
-local answers, outcomes, removes = {}, {}, false
+local answers, outcomes, ids, has_completed, removes = {}, {}, {}, false, false
 
 local function judge(fields, token, operation)
     if not fields then
@@ -18,26 +18,31 @@ local function judge(fields, token, operation)
 end
 
 for i, completion in ipairs(completions) do
-    local id, result = completion[1], completion[3] and take(completion[3])
-    local fields = fields_of(id)
+    ids[i] = completion[1]
+end
+local records, keys = records_of(ids)
+for i, completion in ipairs(completions) do
+    local id, result = ids[i], completion[3] -- a text, which stands in the record, or the size of what stands beside it
+    local large = type(result) == 'number' and take(result)
+    local fields = records[i] and fields_in(records[i])
     local outcome = done and done[i] or judge(fields, completion[2], completion[4])
     if outcome == 'completes' then
-        outcome = 'ok'
-        if complete(id, fields, completion[4], result) then
+        outcome, has_completed = 'ok', true
+        complete(id, keys[i], fields, completion[4], not large and result, large)
+        if rows[id] == false then
             removes, fields = true, nil
         end
     end
     outcomes[i] = outcome
-    answers[i] = outcome == 'ok' and (fields and '["ok",' .. standing(fields) .. ']' or '["ok",null]')
+    answers[i] = outcome == 'ok' and (fields and standing('["ok",', fields) or '["ok",null]')
 end
-local change, told = flush(#completed > 0)
-write_completed()
+tell_completed()
+local change, told = flush(has_completed)
 remember(outcomes, removes and not done)
 for i, outcome in ipairs(outcomes) do
     if outcome ~= 'ok' then
-        local id = completions[i][1]
-        load({ id })
-        answers[i] = '["' .. outcome .. '",null,' .. encoded(rows[id]) .. ']'
+        load({ ids[i] })
+        answers[i] = '["' .. outcome .. '",null,' .. encoded(rows[ids[i]]) .. ']'
     end
 end
 return answer(change, told, encoded_list(answers))

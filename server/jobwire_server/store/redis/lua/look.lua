@@ -2,19 +2,15 @@
 -- Reads jobs, or what is left of them, with what stands around each, all at one moment.
 -- Guard: none.
 -- Returns: JSON list of the sizes of four parts in the blob, for one job after the other; each part is split by NUL:
---   fields (name, value, …), detail, places (kind, name, score, …), and [what is kept beside it, what it says is, queue
---   listed, its last queue_time, holder listed].
+--   record, detail, places (kind, name, score, …), and [what is kept beside it, what it says is, queue listed, its last
+--   queue_time, holder listed].
 -- Keeps: everything. What is damaged is answered like what is missing: whoever looks for damage must not end at it.
---!include call names
+--!include call names damaged
 local blobs, sizes, known = {}, {}, {}
 local pcall, concat = redis.pcall, table.concat
 
 local function is_there(key)
     return redis.call('EXISTS', key) == 1
-end
-
-local function text_of(answer)
-    return type(answer) == 'string' and answer or ''
 end
 
 -- Asked once in a call.
@@ -65,18 +61,18 @@ end
 
 for _, asked in ipairs(ARGS) do
     local id = take(asked[1])
-    local flat = pcall('HGETALL', TAG .. JOB .. id)
-    local got = pcall('HMGET', TAG .. JOB .. id, 'queue', 'state', 'expire_time', 'worker_id', 'user_id', 'beside')
-    local queue, worker_id = got[1] or '', got[4] or ''
+    local record = text_of(pcall('GET', TAG .. JOB .. id))
+    local fields = texts_in(record)
+    local queue, worker_id = fields.queue or '', fields.worker_id or ''
     local detail = pcall('GET', TAG .. DETAIL .. id)
     local beside = (type(detail) == 'string' and 'd' or '') .. (is_there(TAG .. RESULT .. id) and 'r' or '')
-    if not flat[1] and is_there(TAG .. SPEC .. id) then
+    if record == '' and is_there(TAG .. SPEC .. id) then
         beside = beside .. 's' -- no record says whether there is one
     end
-    put(concat(flat, '\0'))
+    put(record)
     put(text_of(detail))
-    put(places(asked, id, unpack(got, 1, 5)))
-    put(concat({ beside, got[6] or '', is_listed(QUEUES, queue), last_queue_time(queue), is_listed(WORKERS, worker_id) },
+    put(places(asked, id, fields.queue, fields.state, fields.expire_time, fields.worker_id, fields.user_id))
+    put(concat({ beside, fields.beside or '', is_listed(QUEUES, queue), last_queue_time(queue), is_listed(WORKERS, worker_id) },
         '\0'))
 end
 return { NOW_TEXT, '', '', cjson.encode(sizes), concat(blobs) }

@@ -4,16 +4,17 @@
 -- Returns: JSON number of jobs removed.
 -- Keeps: notes that somebody sweeps; of very many queues and workers it looks at some, chosen at random.
 --   Request ids are forgotten by the engine's own expiry.
---!include call rows changes fields names places outage hints queues workers flush turns forgetting
+--!include call rows changes fields names indices places outage hints queues workers flush turns forgetting
 local limit, server, purged = ARGS[1], ARGS[2], 0
 
 local function purge(name, state)
     local key = index(name, state)
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', NOW_TEXT, 'LIMIT', 0, limit - purged)) do
-        local got = redis.call('HMGET', TAG .. JOB .. id, 'state', 'user_id', 'queue')
-        if got[1] or got[3] then check_state(got[1]) end
-        if not got[1] or got[1] == state then
-            remove(id, { queue = name, user_id = got[2] or nil }, state, false)
+    local ids = redis.call('ZRANGEBYSCORE', key, '-inf', NOW_TEXT, 'LIMIT', 0, limit - purged)
+    for i, record in ipairs(records_of(ids)) do
+        local id, fields = ids[i], record and fields_in(record)
+        if fields then check_state(fields.state) end
+        if not fields or fields.state == state then
+            remove(id, { queue = name, user_id = fields and fields.user_id }, state, false)
             purged = purged + 1
         else
             place(key, id, false)

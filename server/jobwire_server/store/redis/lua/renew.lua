@@ -3,16 +3,14 @@
 -- Guard: IN_PROGRESS under this token.
 -- Returns: JSON list of ["ok", remaining, cancel_reason or false, standing], or [outcome].
 -- Keeps: no renewal passes limit_time; a mere renewal leaves the version alone.
---!include call rows changes fields names places outage hints queues workers flush
+--!include call rows changes fields names indices places outage hints queues workers flush
 local function acknowledge(row)
     local fields = row.fields
-    set(row, 'acknowledged', '1')
-    set(row, 'return_count', false)
-    set(row, 'start_time', fields.start_time or fields.claim_time)
+    fields.acknowledged, fields.return_count, fields.start_time = '1', nil, fields.start_time or fields.claim_time
     if fields.execution_timeout then
         -- A cancel that came before the acknowledgment may have set a sooner limit.
         local limit_time = NOW + tonumber(fields.execution_timeout)
-        set(row, 'limit_time', text(math.min(limit_time, tonumber(fields.limit_time or limit_time))))
+        fields.limit_time = text(math.min(limit_time, tonumber(fields.limit_time or limit_time)))
     end
 end
 
@@ -21,8 +19,7 @@ local function renew(row, progress)
     local fields = row.fields
     if not fields.acknowledged or progress then
         row.has_changed = true -- a mere renewal is no change
-        count_up(row, 'version')
-        set(row, 'update_time', NOW_TEXT)
+        fields.version, fields.update_time = text((fields.version or 1) + 1), NOW_TEXT
     end
     if not fields.acknowledged then
         acknowledge(row)
@@ -32,29 +29,36 @@ local function renew(row, progress)
     end
     local ends = NOW + tonumber(fields.lease_duration or '0')
     ends = math.min(ends, tonumber(fields.limit_time or ends))
-    set(row, 'lease_expire_time', false)
-    set(row, 'score', text(ends))
-    placed(row, 'in_progress', false)
-    acknowledged(fields.worker_id)
+    fields.lease_expire_time, fields.score, row.rewrites = nil, text(ends), true
     return math.max(0, ends - NOW)
 end
 
-local ids, answers = {}, {}
+local ids, answers, holders = {}, {}, {}
 for i, renewal in ipairs(ARGS) do
     ids[i] = renewal[1]
 end
 load(ids)
 for i, renewal in ipairs(ARGS) do
-    local row = rows[renewal[1]]
+    local row = rows[ids[i]]
     if not row then
         answers[i] = '["gone"]'
     elseif row.fields.state == 'in_progress' and row.fields.token == renewal[2] then
         local remaining, fields = text(renew(row, renewal[3])), row.fields
-        local reason = fields.cancel_requested and cjson.encode(fields.cancel_reason or '') or 'false'
-        answers[i] = '["ok",' .. remaining .. ',' .. reason .. ',' .. standing(fields) .. ']'
+        local reason = fields.cancel_requested and cjson.encode(row.detail.cancel_reason or '') or 'false'
+        holders[fields.worker_id] = true
+        answers[i] = standing('["ok",' .. remaining .. ',' .. reason .. ',', fields)
     else
         answers[i] = '["lost"]'
     end
+end
+for _, row in pairs(rows) do
+    if row and row.rewrites then
+        local running = list_of(entering, index(row.fields.queue, 'in_progress'))
+        running[#running + 1], running[#running + 2] = row.fields.score, row.id
+    end
+end
+for worker_id in pairs(holders) do
+    acknowledged(worker_id)
 end
 local change, told = flush()
 return answer(change, told, encoded_list(answers))

@@ -21,7 +21,7 @@ end
 
 add(ARGS.ids)
 for _, request in ipairs(ARGS.requests) do
-    add({ string.match(redis.call('GET', TAG .. REQUEST .. request) or '', '(%S+)$') })
+    add({ string.match(redis.call('GET', TAG .. REQUEST .. request) or '', '^%d+ (%S+)') })
 end
 for _, id in ipairs(ARGS.workers) do
     heads(leases_of(id), '+inf')

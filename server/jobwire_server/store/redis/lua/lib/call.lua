@@ -2,16 +2,17 @@
 local ARGS = cjson.decode(ARGV[5])
 local CALL_ID, IS_REPEAT, BLOB = ARGV[3], ARGV[4] == '1', ARGV[6]
 
--- tostring would round to 14 digits, and microseconds have 16. Most numbers of a call come many times.
+-- tostring would round to 14 digits, and microseconds have 16.
+local function text_once(number)
+    assert(number > -2 ^ 53 and number < 2 ^ 53, 'damaged') -- before anything is written; nan and inf too
+    return string.format('%d', number)
+end
+
+-- The same for a number that comes many times in a call, as most do.
 local texts = {}
 local function text(number)
-    local known = texts[number]
-    if not known then
-        assert(number > -2 ^ 53 and number < 2 ^ 53, 'damaged') -- before anything is written; nan and inf too
-        known = string.format('%d', number)
-        texts[number] = known
-    end
-    return known
+    texts[number] = texts[number] or text_once(number)
+    return texts[number]
 end
 
 -- A stored number as a score, to the last digit; a damaged one must fail before anything is written.

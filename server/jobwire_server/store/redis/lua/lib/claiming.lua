@@ -17,17 +17,25 @@ local function may_claim(request)
     return 'ok'
 end
 
--- Up to `limit` jobs from the head that are not expired, and how many expired ones were seen.
+-- Up to `limit` jobs from the head that are not expired, and how many expired ones were seen. A job is { id, key, record,
+-- fields }, without fields where it is plain.
 local function alive(name, limit)
     local found, expired = {}, 0
-    for _, id in ipairs(redis.call('ZRANGE', index(name, 'queued'), 0, limit - 1)) do
-        local job = waiting_job(id)
-        if not job then
+    local ids = redis.call('ZRANGE', index(name, 'queued'), 0, limit - 1)
+    local records, keys = records_of(ids)
+    for i, id in ipairs(ids) do
+        local record = records[i]
+        local is_fresh = record and is_plain(record)
+        local fields = record and not is_fresh and fields_in(record)
+        if fields then
+            check_state(fields.state)
+        end
+        if not (is_fresh or fields and fields.state == 'queued') then
             place(index(name, 'queued'), id, false) -- an entry of no job must not hold up the queue
-        elseif is_expired(job.fields) then
+        elseif fields and is_expired(fields) then
             expired = expired + 1
         else
-            found[#found + 1] = job
+            found[#found + 1] = { id = id, key = keys[i], record = record, fields = fields }
         end
     end
     return found, expired

@@ -1,74 +1,57 @@
--- The end of a lease by completion. A completed job is { id, fields, put, drops }: what is written into its hash, and
--- which of its fields go.
-local completed, results, gone = {}, {}, {}
-local GOES = { 'acknowledged', 'lease_expire_time', 'release_count', 'return_count' }
+-- The end of a lease by completion.
+local freed = {} -- worker -> how many of its leases ended
 
 -- The last error goes, the history stays.
-local function detail_without_error(id)
+local function forget_error(id)
     local key = TAG .. DETAIL .. id
     local parts = cjson.decode(redis.call('GET', key) or '{}')
     parts.error = nil
     if next(parts) then
-        results[#results + 1], results[#results + 2] = key, cjson.encode(parts)
+        write_string(key, cjson.encode(parts))
         return 'd'
     end
     gone[#gone + 1] = key
     return ''
 end
 
-local function beside_of(id, beside, result)
-    local left = beside and string.find(beside, 'd', 1, true) and detail_without_error(id) or ''
-    if result then
-        results[#results + 1], results[#results + 2] = TAG .. RESULT .. id, result
-        return left .. 'r'
-    end
-    return left
-end
-
--- Answers whether that removed the job: its retention is 0.
-local function complete(id, fields, operation, result)
-    local name, worker_id = fields.queue, fields.worker_id
+-- `result` stands in the record, `large` beside it; false = there is none.
+local function complete(id, key, fields, operation, result, large)
+    local name, worker_id, beside = fields.queue, fields.worker_id, fields.beside
     local retention = tonumber(fields.retention or queue(name).retention or DEFAULT_RETENTION.completed)
-    place(leases_of(worker_id), id, false)
-    tell_count('freed', worker_id, 1)
-    acknowledged(worker_id)
+    local score = text(NOW + retention)
+    local leases, running = list_of(leaving, leases_of(worker_id)), list_of(leaving, index(name, 'in_progress'))
+    leases[#leases + 1] = id
+    freed[worker_id] = (freed[worker_id] or 0) + 1
     slot_freed(name)
     if retention == 0 then
         remove(id, fields, 'in_progress', false)
-        return true
+        return
     end
-    local drops
-    for _, field in ipairs(GOES) do
-        if fields[field] then
-            drops = drops or {}
-            drops[#drops + 1] = field
+    fields.state, fields.score, fields.update_time, fields.finish_time = 'completed', score, NOW_TEXT, NOW_TEXT
+    fields.version, fields.revision = text((fields.version or 1) + 1), text((fields.revision or 1) + 1)
+    fields.last_operation, fields.outcome, fields.end_time = operation ~= '' and operation or nil, 'completed', NOW_TEXT
+    fields.start_time = fields.start_time or fields.claim_time
+    fields.acknowledged, fields.lease_expire_time, fields.release_count, fields.return_count = nil, nil, nil, nil
+    fields.result = result or nil
+    if large or beside then
+        beside = beside and has_beside(fields, 'd') and forget_error(id) or ''
+        if large then
+            write_string(TAG .. RESULT .. id, large)
+            beside = beside .. 'r'
+        elseif has_beside(fields, 'r') then
+            gone[#gone + 1] = TAG .. RESULT .. id
         end
+        fields.beside = beside ~= '' and beside or nil
     end
-    fields.state, fields.score, fields.update_time, fields.finish_time = 'completed', text(NOW + retention), NOW_TEXT, NOW_TEXT
-    fields.version, fields.revision = (fields.version or 1) + 1, (fields.revision or 1) + 1
-    local put = { TAG .. JOB .. id, 'state', 'completed', 'score', fields.score, 'version', fields.version,
-        'revision', fields.revision, 'update_time', NOW_TEXT, 'last_operation', operation, 'outcome', 'completed',
-        'end_time', NOW_TEXT, 'finish_time', NOW_TEXT }
-    if not fields.start_time then
-        put[20], put[21] = 'start_time', fields.claim_time
-    end
-    if result or fields.beside then
-        put[#put + 1], put[#put + 2] = 'beside', beside_of(id, fields.beside, result)
-    end
-    completed[#completed + 1] = { put = put, drops = drops }
-    place(index(name, 'in_progress'), id, false)
-    place(index(name, 'completed'), id, fields.score)
-    return false
+    write_string(key, cjson.encode(fields))
+    running[#running + 1] = id
+    local completed = list_of(entering, index(name, 'completed'))
+    completed[#completed + 1], completed[#completed + 2] = score, id
 end
 
--- After the flush, which has looked whether the indices can be written.
-local function write_completed()
-    for _, each in ipairs(completed) do
-        redis.call('HSET', unpack(each.put))
-        if each.drops then
-            redis.call('HDEL', each.put[1], unpack(each.drops))
-        end
+local function tell_completed()
+    for worker_id, number in pairs(freed) do
+        tell_count('freed', worker_id, number)
+        acknowledged(worker_id)
     end
-    call_with('MSET', nil, results, 2)
-    call_with('UNLINK', nil, gone, 1)
 end

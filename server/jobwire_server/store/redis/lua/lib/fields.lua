@@ -22,24 +22,16 @@ local function is_expired(fields)
     return fields.expire_time and tonumber(fields.expire_time) <= NOW and not fields.start_time
 end
 
--- The parts of a job that may grow, as one JSON object of texts; false = there are none.
+-- The parts of a job that may grow, as one JSON object of texts; empty = there are none.
 local function detail_of(row)
-    if row.rewrites_detail then
-        local parts = {}
-        for part in pairs(DETAILS) do
-            parts[part] = row.fields[part]
-        end
-        return next(parts) and cjson.encode(parts) or false
-    end
-    return row.detail
+    return next(row.detail) and cjson.encode(row.detail) or ''
 end
 
--- A job in an answer: its bytes go to the answer's blob, and here stand their sizes, in that order. `fields`: names and
--- values in turn, split by NUL, which no text has; of two values for a name the later one holds, an empty one is none.
-local function encoded_parts(id, fields, detail, spec, result)
+-- A job in an answer: its bytes go to the answer's blob, and here stand their sizes, in that order.
+local function encoded_parts(id, record, detail, spec, result)
     local at = #blobs
-    blobs[at + 1], blobs[at + 2], blobs[at + 3], blobs[at + 4] = fields, detail, spec, result or ''
-    return '["' .. id .. '",' .. #fields .. ',' .. #detail .. ',' .. #spec .. ',' .. (result and #result or -1) .. ']'
+    blobs[at + 1], blobs[at + 2], blobs[at + 3], blobs[at + 4] = record, detail, spec, result or ''
+    return '["' .. id .. '",' .. #record .. ',' .. #detail .. ',' .. #spec .. ',' .. (result and #result or -1) .. ']'
 end
 
 -- A job as it is now.
@@ -47,24 +39,21 @@ local function encoded(row)
     if not row then
         return 'false'
     end
-    local written = table.concat(row.stored, '\0')
-    if #row.put > 0 then
-        written = (written ~= '' and written .. '\0' or '') .. table.concat(row.put, '\0')
+    if row.spec == nil then
+        row.spec = redis.call('GET', TAG .. SPEC .. row.id) or ''
     end
-    if row.drops then
-        for _, field in ipairs(dropped(row)) do
-            written = written .. '\0' .. field .. '\0'
-        end
+    if row.result == nil then
+        row.result = has_beside(row.fields, 'r') and redis.call('GET', TAG .. RESULT .. row.id)
     end
-    return encoded_parts(row.id, written, detail_of(row) or '', row.spec, row.result)
+    return encoded_parts(row.id, cjson.encode(row.fields), detail_of(row), row.spec, row.result)
 end
 
--- Where it stands: domain.store.base.Standing, without the id, which whoever asked has.
-local function standing(fields)
-    return '["' .. fields.queue .. '","' .. fields.state .. '",' .. fields.score .. ',' .. (fields.version or 1) .. ','
+-- Where it stands: store.base.Standing, without the id, which whoever asked has; after what that begins with.
+local function standing(begins, fields)
+    return begins .. '["' .. fields.queue .. '","' .. fields.state .. '",' .. fields.score .. ',' .. (fields.version or 1) .. ','
         .. (fields.revision or 1) .. ',' .. (fields.attempt or 0) .. ',' .. (fields.retry_count or 0) .. ','
         .. fields.create_time .. ',' .. (fields.update_time or fields.create_time) .. ',' .. (fields.queue_time or 'null') .. ','
-        .. (fields.finish_time or 'null') .. ']'
+        .. (fields.finish_time or 'null') .. ']]'
 end
 
 local function encoded_list(list)

@@ -2,30 +2,36 @@
 local strings, gone = {}, {}
 
 local function write_string(key, value)
-    if value and value ~= '' then
-        strings[#strings + 1], strings[#strings + 2] = key, value
-    else
-        gone[#gone + 1] = key
-    end
+    strings[#strings + 1], strings[#strings + 2] = key, value
 end
 
 local function write_beside(row)
-    local id = row.id
+    local id, beside = row.id, ''
     if row.new_spec then
         write_string(TAG .. SPEC .. id, row.spec)
     end
-    if row.new_result then
-        if row.result == '' then
-            strings[#strings + 1], strings[#strings + 2] = TAG .. RESULT .. id, ''
+    if row.rewrites_detail then
+        if next(row.detail) then
+            write_string(TAG .. DETAIL .. id, detail_of(row))
         else
-            write_string(TAG .. RESULT .. id, row.result)
+            gone[#gone + 1] = TAG .. DETAIL .. id
         end
     end
-    local detail = detail_of(row)
-    if row.rewrites_detail then
-        write_string(TAG .. DETAIL .. id, detail)
+    if next(row.detail) then
+        beside = 'd'
     end
-    local beside = (detail and 'd' or '') .. (row.result and 'r' or '')
+    local has_result = has_beside(row.fields, 'r')
+    if row.new_result then
+        if row.result then
+            write_string(TAG .. RESULT .. id, row.result)
+        elseif has_result then
+            gone[#gone + 1] = TAG .. RESULT .. id
+        end
+        has_result = row.result
+    end
+    if has_result then
+        beside = beside .. 'r'
+    end
     set(row, 'beside', beside ~= '' and beside)
 end
 
@@ -33,12 +39,8 @@ local function write_row(row)
     if row.new_spec or row.new_result or row.rewrites_detail then
         write_beside(row)
     end
-    local key, put = TAG .. JOB .. row.id, row.put
-    if #put > 0 then
-        redis.call('HSET', key, unpack(put))
-    end
-    if row.drops then
-        call_with('HDEL', key, dropped(row), 1)
+    if row.rewrites then
+        write_string(key_of(row.id), cjson.encode(row.fields))
     end
 end
 

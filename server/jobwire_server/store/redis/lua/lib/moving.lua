@@ -28,21 +28,27 @@ local function stand(row, was_ended, to, lease_ends)
     end
 end
 
+local function with_submission(row, submission)
+    local digest = digest_in(row.spec or redis.call('GET', TAG .. SPEC .. row.id) or '')
+    return string.char(#digest) .. digest .. submission
+end
+
 -- `shape` is what many Moves have in common: verb, to, outcome, changes.
 local function apply(row, shape, operation, submission, result)
     local fields, to = row.fields, shape.to
     local from, old_expiry = fields.state, expiry_of(fields.state, fields)
     local old = { id = row.id, queue = fields.queue, worker_id = fields.worker_id, fence = fields.fence,
-        claim_time = fields.claim_time, acknowledged = fields.acknowledged, cancel_reason = fields.cancel_reason }
+        claim_time = fields.claim_time, acknowledged = fields.acknowledged, cancel_reason = row.detail.cancel_reason }
     local lease_ends = from == 'in_progress' and lease_end(fields)
     for field, value in pairs(shape.changes) do
         set(row, field, value)
     end
     if submission then
-        row.spec, row.new_spec = submission, true
+        row.spec, row.new_spec = with_submission(row, submission), true
     end
-    if shape.writes_result and (result or row.result) then
-        row.result, row.new_result = result, true
+    if shape.writes_result then
+        row.result, row.new_result = result or false, true
+        set(row, 'result', false) -- a small one stood in the record
     end
     row.has_changed = true
     set(row, 'state', to)

@@ -1,18 +1,6 @@
--- Where jobs stand: the state indices, the expiry index, the leases, the users' jobs; and the writing of it all.
+-- Where jobs stand: the state indices, the expiry index, the leases, the users' jobs.
 local WAITING = { scheduled = true, queued = true }
 local ENDED = { completed = true, failed = true, canceled = true, expired = true }
-local places = {}
-local removed = {}
-
--- The job stands in that sorted set with this score (text); false = not any more.
-local function place(key, id, score)
-    local members = places[key]
-    if not members then
-        members = {}
-        places[key] = members
-    end
-    members[id] = score
-end
 
 local function expiry_of(state, fields)
     return WAITING[state] and not fields.start_time and fields.expire_time or false
@@ -44,27 +32,4 @@ local function remove(id, fields, from, old_expiry)
         removed[#removed + 1] = TAG .. kind .. id
     end
     rows[id] = false
-end
-
-local function write_places()
-    local keys = {}
-    for key in pairs(places) do
-        keys[#keys + 1] = key
-    end
-    -- Whatever is wrong with a key should show before the first write: there is no roll-back.
-    call_with('EXISTS', nil, keys, 1)
-    for key, members in pairs(places) do
-        local gone, here = {}, {}
-        for id, score in pairs(members) do
-            if score then
-                here[#here + 1] = score
-                here[#here + 1] = id
-            else
-                gone[#gone + 1] = id
-            end
-        end
-        call_with('ZREM', key, gone, 1)
-        call_with('ZADD', key, here, 2)
-    end
-    call_with('UNLINK', nil, removed, 1)
 end

@@ -27,10 +27,10 @@ local function enter(name, fields)
     if not queue_time then
         entered.last = math.max(NOW, entered.last + 1)
         entered.changed = true
-        queue_time = text(entered.last)
+        queue_time = text_once(entered.last)
     end
     local levels = (fields.priority or DEFAULT_PRIORITY) - MIN_PRIORITY
-    return queue_time, text(tonumber(queue_time) + levels * entered.ageing)
+    return queue_time, text_once(tonumber(queue_time) + levels * entered.ageing)
 end
 
 local function write_queues()

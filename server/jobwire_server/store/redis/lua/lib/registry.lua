@@ -4,10 +4,10 @@ local FIELDS = { 'paused', 'ageing', 'retention', 'max_in_flight', 'create_time'
 -- The queue_time of the first that a claim would not look past; false = nobody waits.
 local function head_queue_time(name)
     for _, id in ipairs(redis.call('ZRANGE', index(name, 'queued'), 0, LOOK_PAST)) do
-        local got = redis.call('HMGET', TAG .. JOB .. id, 'queue_time', 'expire_time', 'start_time')
-        local expires = not got[3] and tonumber(got[2] or nil)
-        if got[1] and not (expires and expires <= NOW) then
-            return got[1]
+        local record = redis.call('GET', key_of(id))
+        local fields = record and fields_in(record)
+        if fields and fields.queue_time and not is_expired(fields) then
+            return fields.queue_time
         end
     end
     return false

@@ -2,33 +2,6 @@
 local rows = {}
 local blobs = {}
 
--- A table with room for the fields of a job: growing into it step by step would cost more than the reading.
-local function room_for_fields()
-    return { state = nil, score = nil, version = nil, revision = nil, queue = nil, type = nil, create_time = nil,
-        update_time = nil, queue_time = nil, start_time = nil, finish_time = nil, attempt = nil, token = nil,
-        fence = nil, worker_id = nil, claim_time = nil, lease_duration = nil }
-end
-
--- A job's hash as it is stored (name, value, …) and by name; nil when there is none.
-local function fields_of(id)
-    local stored = redis.call('HGETALL', TAG .. JOB .. id)
-    if #stored == 0 then
-        return nil
-    end
-    local fields = room_for_fields()
-    for i = 1, #stored, 2 do
-        fields[stored[i]] = stored[i + 1]
-    end
-    return fields, stored
-end
-
-local function read(id)
-    local fields, stored = fields_of(id)
-    return fields
-        and { id = id, fields = fields, spec = '', result = false, detail = false, put = {}, stored = stored }
-        or false
-end
-
 local function mget(keys)
     local values = {}
     for first = 1, #keys, 900 do
@@ -39,36 +12,49 @@ local function mget(keys)
     return values
 end
 
--- Reads these jobs unless they have been. rows[id] is false when there is none, else: its fields by name, `spec`,
--- `result` and `detail` (strings; false = none), `stored` and `put` (name, value, … as stored and as written since).
-local function load(ids)
-    local keys, owners, kinds = {}, {}, {}
-    local function ask(row, kind, key)
-        local at = #keys + 1
-        keys[at], owners[at], kinds[at] = TAG .. key .. row.id, row, kind
+local function key_of(id)
+    return TAG .. JOB .. id
+end
+
+-- The records of these jobs as they are stored; false = there is none.
+local function records_of(ids)
+    local keys = {}
+    for i, id in ipairs(ids) do
+        keys[i] = key_of(id)
     end
+    return mget(keys), keys
+end
+
+-- The fields of a record by name. Of one that is damaged the script must fail before anything is written.
+local function fields_in(record)
+    local fields = cjson.decode(record)
+    return fields.state and fields or error('a job without a state')
+end
+
+-- What a request was told from others by: it stands before the submission, after a byte for its length.
+local function digest_in(spec)
+    return string.sub(spec, 2, 1 + (string.byte(spec) or 0))
+end
+
+local function has_beside(fields, letter)
+    return fields.beside and string.find(fields.beside, letter, 1, true) and true or false
+end
+
+-- Reads these jobs unless they have been. rows[id] is false when there is none, else { id, fields, detail }: both by
+-- name; `encoded` adds what is only answered: `spec` and `result` (false = none).
+local function load(ids)
+    local asked = {}
     for _, id in ipairs(ids) do
         if rows[id] == nil then
-            local row = read(id)
-            rows[id] = row
-            if row then
-                local beside = row.fields.beside or ''
-                ask(row, 'spec', SPEC)
-                if string.find(beside, 'r', 1, true) then ask(row, 'result', RESULT) end
-                if string.find(beside, 'd', 1, true) then ask(row, 'detail', DETAIL) end
-            end
+            rows[id] = false
+            asked[#asked + 1] = id
         end
     end
-    local values = mget(keys)
-    for i, row in ipairs(owners) do
-        row[kinds[i]] = values[i]
-    end
-    for i, row in ipairs(owners) do
-        row.spec = row.spec or ''
-        if kinds[i] == 'detail' and row.detail then
-            for part, value in pairs(cjson.decode(row.detail)) do
-                row.fields[part] = value
-            end
+    for i, record in ipairs(records_of(asked)) do
+        if record then
+            local fields = fields_in(record)
+            local detail = has_beside(fields, 'd') and redis.call('GET', TAG .. DETAIL .. asked[i])
+            rows[asked[i]] = { id = asked[i], fields = fields, detail = detail and cjson.decode(detail) or {} }
         end
     end
 end

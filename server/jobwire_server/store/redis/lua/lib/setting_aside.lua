@@ -1,5 +1,4 @@
 -- Making a dead letter that can be read of a job that cannot.
-
 -- The job leaves the state indices of that queue; answers whether it stood there, and whether as a lease.
 local function leave(id, name)
     local stood, was_leased = false, false
@@ -48,11 +47,11 @@ local function place_with_user(row, old_user)
 end
 
 -- `changes`: what the record has to say instead (mending.py); false = nothing.
-local function set_aside(id, changes)
-    local row = read(id)
-    local fields = row.fields
+local function set_aside(id, fields, detail, changes)
+    local row = { id = id, fields = fields, detail = detail, has_changed = true, rewrites = true, rewrites_detail = true }
     local said_queue, old_user, said_holder = fields.queue, fields.user_id, fields.worker_id
-    rows[id], row.has_changed, row.result = row, true, redis.call('EXISTS', TAG .. RESULT .. id) == 1
+    rows[id] = row
+    fields.beside = redis.call('EXISTS', TAG .. RESULT .. id) == 1 and 'r' or nil
     for field, value in pairs(changes) do
         set(row, field, value)
     end
