@@ -20,7 +20,8 @@ local function add(key, new, shape, spec)
     write_string(key, begins .. score .. (queue_time and '","queue_time":"' .. queue_time or '')
         .. '","create_time":"' .. NOW_TEXT .. '",' .. shape[8] .. '}')
     write_string(TAG .. SPEC .. id, spec)
-    entered[id] = { name, state }
+    shape[state] = shape[state] or { name, state }
+    entered[id] = shape[state]
     local list = list_of(entering, index(name, state))
     list[#list + 1], list[#list + 2] = score, id
     if shape[5] then

@@ -45,7 +45,8 @@ local function encoded(row)
     if row.result == nil then
         row.result = has_beside(row.fields, 'r') and redis.call('GET', TAG .. RESULT .. row.id)
     end
-    return encoded_parts(row.id, cjson.encode(row.fields), detail_of(row), row.spec, row.result)
+    local record = row.rewrites and cjson.encode(row.fields) or row.record
+    return encoded_parts(row.id, record, detail_of(row), row.spec, row.result)
 end
 
 -- Where it stands: store.base.Standing, without the id, which whoever asked has; after what that begins with.

@@ -40,8 +40,8 @@ local function has_beside(fields, letter)
     return fields.beside and string.find(fields.beside, letter, 1, true) and true or false
 end
 
--- Reads these jobs unless they have been. rows[id] is false when there is none, else { id, fields, detail }: both by
--- name; `encoded` adds what is only answered: `spec` and `result` (false = none).
+-- Reads these jobs unless they have been. rows[id] is false when there is none, else { id, record, fields, detail },
+-- the latter two by name; `encoded` adds what is only answered: `spec` and `result` (false = none).
 local function load(ids)
     local asked = {}
     for _, id in ipairs(ids) do
@@ -54,7 +54,8 @@ local function load(ids)
         if record then
             local fields = fields_in(record)
             local detail = has_beside(fields, 'd') and redis.call('GET', TAG .. DETAIL .. asked[i])
-            rows[asked[i]] = { id = asked[i], fields = fields, detail = detail and cjson.decode(detail) or {} }
+            rows[asked[i]] = { id = asked[i], record = record, fields = fields,
+                detail = detail and cjson.decode(detail) or {} }
         end
     end
 end
