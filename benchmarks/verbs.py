@@ -7,7 +7,7 @@ along (jobs, tokens, Moves) are made outside of what is measured.
 
 from __future__ import annotations
 
-import asyncio
+import gc
 import json
 import statistics
 import time
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 
 import click
+import uvloop
 from redis import Redis
 
 from benchmarks.servers import STORES, engine, has_engine
@@ -79,7 +80,9 @@ def main(stores: Sequence[str], batches: Sequence[int], jobs: int, rounds: int, 
     there = [store for store in stores if has_engine(store)]
     for store in set(stores) - set(there):
         click.echo(f"{store}: SKIPPED, there is no such server on this machine")
-    figures = asyncio.run(_measure(there, batches, jobs, rounds))
+    gc.freeze()  # and rarely, and on this loop: as the server has it
+    gc.set_threshold(20_000, 20, 20)
+    figures = uvloop.run(_measure(there, batches, jobs, rounds))
     if output is not None:
         output.write_text(json.dumps(figures, indent=2) + "\n")
         click.echo(f"written: {output}")
