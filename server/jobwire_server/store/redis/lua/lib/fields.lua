@@ -57,6 +57,13 @@ local function standing(begins, fields)
         .. (fields.finish_time or 'null') .. ']]'
 end
 
+-- The list is used up: the engine hashes every byte of each text that is put together, so the brackets go on before.
 local function encoded_list(list)
-    return '[' .. table.concat(list, ',') .. ']'
+    local last = #list
+    if last == 0 then
+        return '[]'
+    end
+    list[1] = '[' .. list[1]
+    list[last] = list[last] .. ']'
+    return table.concat(list, ',')
 end
