@@ -1,8 +1,8 @@
 """The one place where a job becomes a record and a record a job.
 
 A record is a JSON object of texts, by the names of their fields in `Job`: a decimal number, a word, hex for tokens and
-operations, or compact JSON for a structure. **A field that is absent has its default**, which is never stored, so
-that a job costs memory and work for what is said about it only.
+operations, or compact JSON for a structure. **A field that is absent has its default**, so that a job costs memory and
+work for what is said about it only.
 """
 
 from __future__ import annotations
