@@ -122,7 +122,8 @@ class Model:
         if is_return and job.claim_time is not None and job.claim_time > self.recovered_at:
             account.returns += account.returned_claim != job.claim_time  # what one claim handed out counts once
             account.returned_claim, account.returned_at = job.claim_time, self.now
-            account.silent = account.silent or verb is Verb.REAP
+            is_unheard = job.claim_time >= account.last_beat
+            account.silent = account.silent or (verb is Verb.REAP and is_unheard)
 
     def delete(self, deletion: Deletion) -> Outcome:
         job = self.jobs.get(deletion.job_id)

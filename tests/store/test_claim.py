@@ -168,6 +168,22 @@ async def test_a_worker_whose_delivery_ran_out_gets_nothing_until_it_beats(
     assert (await claim(store, wish(session=7))).outcome is ClaimOutcome.OK
 
 
+async def test_a_worker_that_was_heard_since_the_claim_is_not_silent_when_the_delivery_runs_out(
+    store: Store, clock: Clock
+) -> None:
+    """Its server died with the delivery under way, and it has opened a stream elsewhere before the reaper came: with no
+    job to beat for it would be silent for ever."""
+    await put(store, "j")
+    (job,) = (await claim(store)).jobs
+    clock.advance(1)
+    assert await store.beat(WorkerInfo(id="w", session=7))
+    clock.advance(9)
+    guard = Guard(token=job.token, version=job.version, overdue=True)
+    reap = Move(job_id="j", verb=Verb.REAP, guard=guard, to=JobState.QUEUED, changes={"worker_id": ""})
+    assert await move(store, reap) is Outcome.OK
+    assert (await claim(store, wish(session=7))).outcome is ClaimOutcome.OK
+
+
 async def test_a_superseded_beat_does_not_end_the_silence(store: Store, clock: Clock) -> None:
     assert await store.beat(WorkerInfo(id="w", session=1))
     await silence(store, clock, "w")

@@ -211,7 +211,8 @@ class Transaction:
         """A delivery to it came back unacknowledged, by its deadline (`ran_out`) or before.
 
         What one claim handed out counts once, and what was under way while the store was away does not count: a healthy
-        worker must not be refused because a server died with a hundred jobs on their way to it.
+        worker must not be refused because a server died with a hundred jobs on their way to it. Nor is one silent that
+        has been heard since: it has opened a stream anew, and may have nothing to beat for.
         """
         if claim_time <= self.recovered_at:
             return
@@ -220,7 +221,7 @@ class Transaction:
             row.returns += 1
             row.returned_claim = claim_time
         row.returned_at = self.now
-        row.silent = row.silent or ran_out
+        row.silent = row.silent or (ran_out and claim_time >= row.last_beat)
         row.changed = True
 
     def acknowledged(self, worker_id: str) -> None:

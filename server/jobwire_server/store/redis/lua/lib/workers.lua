@@ -7,7 +7,7 @@ local function worker(id)
         local got = redis.call('HMGET', TAG .. WORKER .. id,
             'last_beat', 'session', 'returns', 'returned_at', 'returned_claim', 'silent')
         found = { session = got[2] or '0', returns = tonumber(got[3] or '0'), returned_at = tonumber(got[4] or '0'),
-            returned_claim = got[5], silent = got[6] == '1', dirty = {} }
+            returned_claim = got[5], silent = got[6] == '1', last_beat = tonumber(got[1] or NOW_TEXT), dirty = {} }
         if not got[1] then
             found.is_new = true
             found.dirty.last_beat = NOW_TEXT
@@ -23,7 +23,8 @@ local function is_lower(session, than)
 end
 
 -- A delivery came back unacknowledged, by its deadline (`ran_out`) or before. What one claim handed out counts once;
--- what was under way while the store was away does not count.
+-- what was under way while the store was away does not count. Nor is one silent that has been heard since: it has opened
+-- a stream anew, and may have nothing to beat for.
 local function returned(id, claim_time, ran_out)
     if tonumber(claim_time) <= recovered_at() then
         return
@@ -35,7 +36,7 @@ local function returned(id, claim_time, ran_out)
         account.dirty.returns, account.dirty.returned_claim = text(account.returns), claim_time
     end
     account.dirty.returned_at = NOW_TEXT
-    if ran_out then
+    if ran_out and tonumber(claim_time) >= account.last_beat then
         account.silent = true
         account.dirty.silent = '1'
     end
