@@ -2,10 +2,13 @@
 
 import sys
 
-from jobwire_client import Client, state_name
+from jobwire_client import Client, Unavailable, state_name
 
 with Client(*sys.argv[1:2]) as client:
-    made = client.create("hello", "world", queue="default")
+    try:
+        made = client.create("hello", "world", queue="default")
+    except Unavailable as error:
+        sys.exit(f"{error}\nIs a server running there? Start one: make run")
     print(f"job {made.id} waits in queue {made.queue} for a worker: python worker.py")
     job = client.wait(made.id)
     print(f"{state_name(job.state)} in attempt {job.attempt}: {job.result.text or job.error.message}")

@@ -124,7 +124,7 @@ def test_it_waits_for_a_server_when_told_to(jobwire: Shell, tmp_path: Path) -> N
     server = ServerProcess("memory://", tmp_path / "server.log", nowhere())
     with working(jobwire, "--wait-for-server", "--address", server.address) as worker:
         assert worker.stderr is not None
-        while "reconnects" not in (line := worker.stderr.readline()):
+        while "keeps trying" not in (line := worker.stderr.readline()):
             assert line, "it gave up"
         try:
             server.start()

@@ -150,6 +150,12 @@ def test_a_file_that_is_there_is_not_touched(repository: Path, tmp_path: Path) -
     assert file.read_text() == "somebody's"
 
 
+def test_an_engine_that_does_not_answer_is_said_so(repository: Path, tmp_path: Path) -> None:
+    with running(repository, tmp_path, "--store", "redis://127.0.0.1:1") as demo:
+        code, said = demo.end()
+    assert (code, "connecting to 127.0.0.1:1" in said, "Traceback" in said) == (2, True, False)
+
+
 def workers_of(folder: Path) -> list[str]:
     """Processes that were told of a ledger in there."""
     found = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True)

@@ -135,7 +135,7 @@ class Claims:
             retry_after = error.retry_after if error else None
             wait = backoff.next(at_least=retry_after if reconnect_after is None else reconnect_after)
             level = self._outage.level(cause, is_expected=is_expected(error))
-            log.log(level, "worker %s reconnects in %.1f s: %s", self._worker_id, wait, cause)
+            log.log(level, "worker %s has no stream and keeps trying: %s", self._worker_id, cause)
             self._is_stopping.wait(wait)
 
     def _pass_on(self, event: ClaimJobResponse) -> None:

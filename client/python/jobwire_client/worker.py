@@ -200,7 +200,8 @@ class Worker:
         grace = 0.0
         heartbeat.start()
         claims.start()
-        log.info("worker %s claims from %s at %s", self.id, self._queues or ["default"], self._connection.target)
+        queues = ", ".join(self._queues) or "default"
+        log.info("worker %s claims from %s at %s", self.id, queues, self._connection.target)
         try:
             ends: list[asyncio.Future[Any]] = [claims.ended, stopping]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,11 @@ def own_store(url: str, folder: Path, name: str) -> Iterator[OwnStore]:
     where. CannotUse when that would touch what is there."""
     if urlsplit(url).scheme in {"redis", "rediss"}:
         server_url, client_url = _with_prefix(url, name)
-        try:
-            yield OwnStore(server_url, servers=2)
-        finally:
-            _forget(client_url, name)
+        with _engine(client_url) as engine:
+            try:
+                yield OwnStore(server_url, servers=2)
+            finally:
+                _forget(engine, name)
         return
     if url.startswith("sqlite:///"):
         file = Path(url.removeprefix("sqlite:///")).absolute()
@@ -54,10 +58,22 @@ def _with_prefix(url: str, prefix: str) -> tuple[str, str]:
     return urlunsplit(parts._replace(query=ours)), urlunsplit(parts._replace(query=urlencode(options)))
 
 
-def _forget(url: str, prefix: str) -> None:
-    import redis  # comes with the extra `server`
-
+@contextmanager
+def _engine(url: str) -> Iterator[redis.Redis]:
+    """A client of it. CannotUse when it does not answer."""
     with redis.Redis.from_url(url) as engine:
-        keys = list(engine.scan_iter(f"{{{prefix}:0}}:*", count=1000))
+        try:
+            engine.ping()
+        except redis.RedisError as error:
+            raise CannotUse(str(error)) from error
+        yield engine
+
+
+def _forget(engine: redis.Redis, prefix: str) -> None:
+    pattern = f"{{{prefix}:0}}:*"
+    try:
+        keys = list(engine.scan_iter(pattern, count=1000))
         for first in range(0, len(keys), 1000):
             engine.unlink(*keys[first : first + 1000])
+    except redis.RedisError as error:
+        print(f"The demo's keys could not be deleted, they are {pattern}: {error}", file=sys.stderr)
