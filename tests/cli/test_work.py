@@ -69,7 +69,7 @@ def test_another_exit_code_fails_the_job_with_the_end_of_stderr(jobwire: Shell) 
         ran = jobwire("create", "fail", "--queue", "w2", "--max-retries", "0", "--wait", "--output", "json")
     assert ran.code == 1
     assert ran.json["error"]["code"] == "CommandFailed"
-    assert ran.json["error"]["message"] == "exit code 1\nno luck"
+    assert ran.json["error"]["message"] == "exit code 1: no luck"  # on one line: lists show the first
 
 
 def test_exit_code_75_gives_the_job_back_and_spends_no_retry(jobwire: Shell) -> None:

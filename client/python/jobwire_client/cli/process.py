@@ -69,7 +69,7 @@ class Command:
             raise Release(self._release_delay)
         if code != 0:
             how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            raise CommandFailed(f"{how}\n{tail}".rstrip())
+            raise CommandFailed(f"{how}: {tail}" if tail else how)
         if output is None:
             raise PermanentError(f"it printed more than {MAX_RESULT // 1024} KiB", code="RESULT_TOO_LARGE")
         return as_text(output) if output else None
