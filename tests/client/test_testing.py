@@ -38,8 +38,9 @@ def test_a_store_can_be_kept(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start_says_why() -> None:
-    with pytest.raises(RuntimeError, match="nonsense"), serving("nonsense://"):
+    with pytest.raises(RuntimeError, match="nonsense") as refused, serving("nonsense://"):
         pass
+    assert "Fatal Python error" not in str(refused.value)
 
 
 def test_the_environment_does_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,11 @@ GREETING: Final = "listening on "
 PATIENCE: Final = 30.0
 """Seconds in which a server ends that was asked to."""
 
-# It ends with its standard input as well, that is with our process, whatever becomes of that.
+# It ends with its standard input as well, that is with our process, whatever becomes of that. Not read by sys.stdin,
+# whose lock, held by a thread, lets the interpreter crash at its end.
 _PROGRAM: Final = """
-import os, runpy, sys, threading
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
+import os, runpy, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
 runpy.run_module("jobwire_server", run_name="__main__", alter_sys=True)
 """
 
