@@ -20,7 +20,7 @@ from jobwire_client import Client, Unavailable
 
 PATIENCE = 100.0
 """Seconds after which a demo counts as hanging."""
-FEW = "500"
+FEW = "1000"
 """Jobs: as few as it takes."""
 
 
@@ -84,7 +84,7 @@ def test_it_shows_that_nothing_is_lost_and_leaves_nothing_behind(
     with running(repository, tmp_path, *store) as demo:
         code, said = demo.end()
     assert code == 0, said
-    assert "All 500 jobs have ended as they should" in said
+    assert "All 1000 jobs have ended as they should" in said
     assert "None was lost, none was completed twice." in said
     assert "2 workers killed, 2 redeployed while they were at work" in said
     assert said.count("A server at") == (2 if keyspace else 1)

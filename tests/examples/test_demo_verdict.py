@@ -10,7 +10,7 @@ import pytest
 from examples.python.demo.crew import Fault
 from examples.python.demo.ledger import Entries
 from examples.python.demo.verdict import complaints, fates
-from jobwire.v1.job_pb2 import Attempt, AttemptOutcome
+from jobwire.v1.job_pb2 import Attempt, AttemptOutcome, Lease
 from jobwire_client import Job, JobState, state_name
 
 
@@ -25,8 +25,12 @@ def job(id: str, type: str, state: str, *attempts: str, fence: int = 7) -> Job:
     return made
 
 
-KILLED = Fault("kill -9", "w1", [Job(id="c", attempt=1)], 3, -9)
-REDEPLOYED = Fault("redeployed", "w2", [Job(id="a", attempt=1)], 3, 0)
+def held(id: str, fence: int, *, acknowledged: bool = True) -> Job:
+    return Job(id=id, attempt=1, fence=fence, lease=Lease(acknowledged=acknowledged))
+
+
+KILLED = Fault("kill -9", "w1", [held("c", 8)], 3, -9)
+REDEPLOYED = Fault("redeployed", "w2", [held("a", 7)], 3, 0)
 
 
 @dataclass(frozen=True)
@@ -103,3 +107,5 @@ def test_the_jobs_that_a_worker_held_are_followed_to_their_end() -> None:
     assert fates(KILLED, WELL.found) == {"ran again elsewhere": 1}
     assert fates(REDEPLOYED, WELL.found) == {"finished there": 1}
     assert fates(KILLED, []) == {"lost": 1}
+    on_its_way = replace(KILLED, held=[held("c", 8, acknowledged=False)])
+    assert fates(on_its_way, WELL.found) == {"on their way, ran elsewhere": 1}

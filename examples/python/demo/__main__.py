@@ -21,8 +21,8 @@ from examples.python.demo.store import CannotUse, OwnStore, own_store
 from examples.python.demo.story import NotStarted, tell
 from jobwire_client import JobwireError, state_name
 
-LEAST_JOBS = 500
-"""With fewer the work is over before the last fault."""
+LEAST_JOBS = 1000
+"""With fewer the work may be over before the last fault."""
 LOG_SHOWN = 4_000
 """Characters."""
 

@@ -14,7 +14,7 @@ from examples.python.demo.watch import Sight, Watch
 from jobwire_client import Job
 
 LEAST_HELD = 5
-"""Jobs that a worker must hold, as the server has it, for something to be done to it."""
+"""Jobs that a worker must have begun, as the server has it, for something to be done to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Crew:
     async def kill_one(self) -> None:
         """Kill -9 of the oldest while it holds jobs; then a new one in its place."""
         victim = self.members[0]
-        await self._watch.until(lambda sight: len(sight.held_by(victim.id)) >= LEAST_HELD)
+        await self._watch.until(lambda sight: _is_at_work(victim, sight))
         victim.process.kill()
         code = await victim.process.wait()
         # Its leases outlive it by seconds, so what it held is there to be read.
@@ -91,13 +91,17 @@ class Crew:
         """A new one, then SIGTERM for the oldest while it holds jobs: it drains and ends by itself."""
         leaving = self.members[0]
         new = await self.hire()
-        sight = await self._watch.until(lambda sight: len(sight.held_by(leaving.id)) >= LEAST_HELD)
+        sight = await self._watch.until(lambda sight: _is_at_work(leaving, sight))
         held = sight.held_by(leaving.id)
         leaving.process.terminate()
         self._say(f"SIGTERM for {leaving.id}, which holds {len(held)} of {_running(sight)}; {new.id} takes over")
         code = await end(leaving.process)
         self.faults.append(Fault("redeployed", leaving.id, held, len(sight.running), code))
         self.members.remove(leaving)
+
+
+def _is_at_work(member: Member, sight: Sight) -> bool:
+    return sum(job.lease.acknowledged for job in sight.held_by(member.id)) >= LEAST_HELD
 
 
 def _running(sight: Sight) -> str:

@@ -29,7 +29,7 @@ STANDSTILL = 40.0
 """Seconds without any change after which what has not ended counts as lost. A lease and a backoff are far shorter."""
 
 KILL, REDEPLOY = Crew.kill_one, Crew.redeploy_one
-FAULTS = ((0.1, KILL), (0.3, REDEPLOY), (0.45, KILL), (0.6, REDEPLOY))
+FAULTS = ((0.1, KILL), (0.25, REDEPLOY), (0.4, KILL), (0.5, REDEPLOY))
 """Each happens when that share of the jobs has ended and the worker that it is for holds jobs."""
 
 

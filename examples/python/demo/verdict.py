@@ -91,6 +91,8 @@ def fates(fault: Fault, found: Iterable[Job]) -> Counter[str]:
 def _fate(fault: Fault, before: Job, after: Job | None) -> str:
     if after is None:
         return "lost"
+    if not before.lease.acknowledged:  # which costs no attempt, so there is none to look at
+        return "on their way, ran elsewhere" if after.fence > before.fence else "finished there"
     there = next((attempt for attempt in after.attempts if attempt.number == before.attempt), None)
     outcome = "" if there is None else AttemptOutcome.Name(there.outcome).removeprefix("ATTEMPT_OUTCOME_")
     match outcome:
@@ -100,8 +102,10 @@ def _fate(fault: Fault, before: Job, after: Job | None) -> str:
             return "given back"
         case "CANCELED":
             return "cancelled"
-        case _:
+        case "COMPLETED" | "FAILED":
             return "finished there"
+        case _:
+            return "not accounted for"
 
 
 def _by_state(counts: Mapping[str, int]) -> str:

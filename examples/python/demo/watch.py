@@ -23,7 +23,7 @@ class Sight:
     counts: Counter[str]
     """Jobs by state: CountJobs."""
     running: tuple[Job, ...]
-    """Those that a worker holds and has acknowledged: ListJobs."""
+    """Those that are IN_PROGRESS: ListJobs."""
 
     @property
     def ended(self) -> int:
@@ -34,6 +34,7 @@ class Sight:
         return self.counts.total() - self.ended
 
     def held_by(self, worker_id: str) -> list[Job]:
+        """Those on their way to it are with them."""
         return [job for job in self.running if job.lease.worker_id == worker_id]
 
 
@@ -54,7 +55,7 @@ class Watch:
         """Now."""
         counts = await self._client.count(queues=[self._queues.main, self._queues.nobody])
         running = [job async for job in self._client.list(queues=[self._queues.main], states=["IN_PROGRESS"])]
-        return Sight(Counter(counts), tuple(job for job in running if job.lease.acknowledged))
+        return Sight(Counter(counts), tuple(running))
 
     async def keep_looking(self, show: Callable[[Sight], None]) -> None:
         """Until it is cancelled."""
