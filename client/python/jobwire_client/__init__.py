@@ -6,22 +6,21 @@ What is not here is reached through `AsyncClient.stubs`, the generated and typed
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a checker that saw __getattr__ would accept any name
     from jobwire_client._public import *  # noqa: F403  the list of names stands there
+    from jobwire_client._public import __all__ as __all__
+else:
 
-_PUBLIC: Final = "jobwire_client._public"
-
-
-def __getattr__(name: str) -> Any:
-    """Loads what the package offers when the first of it is asked for: `jobwire --help` needs none of it, nor gRPC."""
-    if name == "__all__" or not name.startswith("_"):
-        public = import_module(_PUBLIC)
-        if name == "__all__" or name in public.__all__:
-            return getattr(public, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Loads what the package offers when the first of it is asked for: `jobwire --help` needs no gRPC."""
+        if name == "__all__" or not name.startswith("_"):
+            public = import_module("jobwire_client._public")
+            if name == "__all__" or name in public.__all__:
+                return getattr(public, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *import_module(_PUBLIC).__all__})
+    return sorted({*globals(), *import_module("jobwire_client._public").__all__})
