@@ -19,4 +19,4 @@ noise_bits: Final = _random.getrandbits
 
 def noise_bytes(size: int) -> bytes:
     """A little quicker than `randbytes`, which every completion would pay for."""
-    return noise_bits(8 * size).to_bytes(size, "big")
+    return noise_bits(size << 3).to_bytes(size, "big")

@@ -15,14 +15,19 @@ class JobIds:
 
     def __init__(self) -> None:
         self._last = 0
+        self._millis = -1
+        self._prefix = ""
 
     def make(self) -> str:
         # 48 bits of milliseconds, 12 of their fraction (the RFC's method 3); counted on when the clock stands still.
         millis, rest = divmod(time.time_ns(), 1_000_000)
         self._last = stamp = max((millis << 12) | (rest * 4096 // 1_000_000), self._last + 1)
-        # Put together of two numbers: a format for each group would cost twice as much.
-        told, noise = f"{stamp:015x}", f"{0x8000_0000_0000_0000 | noise_bits(62):x}"
-        return f"{told[:8]}-{told[8:12]}-7{told[12:]}-{noise[:4]}-{noise[4:]}"
+        if stamp >> 12 != self._millis:
+            self._millis = stamp >> 12
+            told = f"{self._millis:012x}"
+            self._prefix = f"{told[:8]}-{told[8:]}-7"
+        noise = f"{0x8000_0000_0000_0000 | noise_bits(62):x}"
+        return f"{self._prefix}{stamp & 0xFFF:03x}-{noise[:4]}-{noise[4:]}"
 
 
 def worker_id(host: str, pid: int) -> str:

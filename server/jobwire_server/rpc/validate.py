@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobwire.v1 import job_pb2
-from jobwire_server.domain.change import token_digest
+from jobwire_server.domain.change import TOKEN_SIZE, token_digest
 from jobwire_server.domain.errors import JobwireError, Reason, invalid, too_large
 from jobwire_server.domain.job import DAY, SECOND, RetryPolicy
 from jobwire_server.domain.limits import JOB_ID, NAME, Limits
@@ -22,7 +22,6 @@ MAX_RETRIES: Final = 1000
 MAX_MULTIPLIER: Final = 100.0
 CONTENT_TYPE_SIZE: Final = 128
 
-_TOKEN: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _ETAG: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -55,9 +54,13 @@ def token(path: str, value: str) -> bytes:
     """The digest of a lease token given as hex: what the store knows it by."""
     if not value:
         raise JobwireError(Reason.LEASE_REQUIRED, f"{path}: only the holder of the lease may do this", field=path)
-    if not _TOKEN.fullmatch(value):
+    try:
+        raw = bytes.fromhex(value)
+    except ValueError:
+        raw = b""
+    if len(raw) != TOKEN_SIZE or raw.hex() != value:
         raise invalid(path, "must be 32 lower-case hexadecimal characters")
-    return token_digest(bytes.fromhex(value))
+    return token_digest(raw)
 
 
 def etag(path: str, value: str) -> str | None:
