@@ -52,7 +52,7 @@ async def test_jobs_too_large_for_one_message_come_in_several() -> None:
     async with running(send=5000) as run:
         call = claim(run)
         assert run.services.stream is not None
-        jobs = [Assignment(big_job(f"j{i}", 2000), bytes(16), b"") for i in range(5)]
+        jobs = [Assignment(big_job(f"j{i}", 1800), bytes(16), b"") for i in range(5)]
         run.services.stream.events.put_nowait(Assigned(0, jobs))
         run.services.stream.events.put_nowait(None)
         messages = await drained(call)

@@ -293,11 +293,11 @@ class _Alike:
         if job.queue_time is not None:
             set_time(told.queue_time, job.queue_time)
         message.token = token.hex()
-        return len(self._known) + len(job.submission) + _OWN_BYTES
+        return len(self._known) + len(job.submission) + len(job.id) + _OWN_BYTES
 
 
-_OWN_BYTES: Final = 512
-"""Of what is a job's own in its assignment: an id of 128, etag, token, two fences, two times, and tags and lengths."""
+_OWN_BYTES: Final = 160
+"""Of what is a job's own in its assignment, beside its id: etag, token, two fences, two times, and tags and lengths."""
 
 _OWN: Final = [
     Job._fields.index(field)
