@@ -52,7 +52,6 @@ def execute(path: Path, sql: str) -> None:
     connection.close()
 
 
-NOW = time.time_ns() // 1000
 _DETAIL = "INSERT OR REPLACE INTO detail SELECT number, NULL, '{}' FROM job WHERE id = '{}'"
 _TWICE = '[[2,"w",0,0,"failed","",null],[1,"w",0,0,"failed","",null]]'
 _EMPTY_INDEX = """
@@ -114,7 +113,7 @@ PLANTS: dict[Invariant, list[tuple[str, str]]] = {
         ("UPDATE worker SET held = held + 1", "w: counted 3, there are 2"),
         ("UPDATE job SET worker_id = 'x' WHERE id = 'held'", "w: counted 2, there are 1"),
     ],
-    Invariant.REMEMBERED: [(f"UPDATE request SET expire_time = {NOW + 9 * DAY}", "request 6b6579 of waits: ")],
+    Invariant.REMEMBERED: [(f"UPDATE request SET expire_time = expire_time + {9 * DAY}", "request 6b6579 of waits: ")],
     Invariant.FILE: [(_EMPTY_INDEX, "row 1 missing from index job_by_state")],
 }
 
