@@ -383,7 +383,7 @@ async def test_hooks_tell_when_a_handler_begins_and_how_it_ends(worker: Worker) 
     assert [context.fence for context in worker.starts] == [1]
     error = ValueError("bad")
     worker.finish(1, error)
-    await worker.settler.sent.get()
+    _, answer = await worker.settler.sent.get()
     [end] = worker.ends
     assert (end.job.id, end.fence, end.verb, end.error) == ("a", 1, "fail", error)
     assert end.seconds > 0
@@ -394,6 +394,7 @@ async def test_hooks_tell_when_a_handler_begins_and_how_it_ends(worker: Worker) 
     await worker.stopped()
     await turns()
     assert [(end.fence, end.verb) for end in worker.ends] == [(1, "fail"), (2, "lost")]
+    answer.set_result(UpdateJobResponse())  # or the worker, at its end, would wait for it in vain
 
 
 async def test_of_reports_from_a_thread_that_wait_the_latest_is_sent(worker: Worker) -> None:
