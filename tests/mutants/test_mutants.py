@@ -40,12 +40,21 @@ MUTANTS = [read(path) for path in sorted(HERE.glob("*.patch"))]
 
 
 def run(tree: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a copy of the tree: its packages come before the installed ones."""
+    """Run pytest in a copy of the tree: its packages come before the installed ones.
+
+    It loads the plugins that it is told of and no other: hypothesis's alone takes longer than most tests.
+    """
     roots = os.pathsep.join(str(tree / root) for root in ("server", "client/python", "generated/python"))
+    plugins = ("-p", "pytest_asyncio.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "60", *tests],
+        [sys.executable, "-m", "pytest", "-q", *plugins, "--timeout", "60", *tests],
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": roots, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": roots,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         capture_output=True,
         text=True,
         timeout=300,
