@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
+from weakref import WeakValueDictionary
 
 from jobwire_server.domain.change import new_tokens, token_digest
 from jobwire_server.domain.errors import JobwireError, Reason
@@ -38,6 +39,7 @@ from jobwire_server.store.base import (
     StoreFull,
     StoreUnavailable,
     WorkerInfo,
+    WorkerRecord,
 )
 
 KEEPALIVE: Final = 12.0
@@ -62,7 +64,8 @@ class Lines:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lines: dict[str, Line] = {}
+        self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
+        """Each as long as there is a stream that may stand in it."""
 
     def __getitem__(self, queue: str) -> Line:
         line = self._lines.get(queue)
@@ -75,11 +78,9 @@ class Lines:
         if (line := self._lines.get(queue)) is not None:
             line.ring(jobs)
 
-    def ring_all(self) -> None:
-        """One stream of each line looks whether a hint was missed; lines that nobody stands in are let go."""
-        self._lines = {queue: line for queue, line in self._lines.items() if not line.is_empty}
-        for line in self._lines.values():
-            line.ring(1)
+    def waited_for(self) -> list[str]:
+        """The queues in whose lines somebody stands."""
+        return [queue for queue, line in self._lines.items() if not line.is_empty]
 
 
 class Line:
@@ -163,7 +164,7 @@ class ClaimStream:
         )
         self.closed = asyncio.Event()
         self._spec = spec
-        self._lines = lines
+        self._lines = {queue: lines[queue] for queue in spec.queues}
         self._deliveries = deliveries
         self._on_closed = on_closed
         self._held = 0
@@ -177,8 +178,8 @@ class ClaimStream:
         self._end: JobwireError | None = None
         self._drain_told = False
         self._is_draining = False
-        self.is_outside = False
-        """It stands in no line: it has no credit left, or must beat first. It tries again with every recheck."""
+        self._is_outside = False
+        """It stands in no line: it has no credit left, or must beat first."""
         self._bell = asyncio.Event()
         self._last_event = self._last_job = time.monotonic()
 
@@ -242,8 +243,15 @@ class ClaimStream:
         if self._held >= self._spec.max_in_flight:
             self._held = self._spec.max_in_flight - 1
         self._rung = dict.fromkeys(self._spec.queues, ASSIGNED_AT_ONCE)
-        self.is_outside = False
+        self._is_outside = False
         self._bell.set()
+
+    def recheck(self, worker: WorkerRecord) -> None:
+        """What the store has of its worker; the hint that would have said so may be lost."""
+        if worker.info.session > self.session:
+            self.end(superseded(self.worker.id))
+        elif self._is_outside and worker.held < self._spec.max_in_flight:
+            self.look_everywhere()
 
     def notify(self, event: Cancel | Lost) -> None:
         self._notices.append(event)
@@ -336,7 +344,7 @@ class ClaimStream:
 
     def _leave_lines(self) -> None:
         """Steps out of every line; a bell that had been rung for us rings for the next."""
-        self.is_outside = True
+        self._is_outside = True
         for queue in self._spec.queues:
             line = self._lines[queue]
             line.leave(self)

@@ -1,6 +1,7 @@
 """All claim streams of this server: opened, told what the store hints at, drained.
 
-Hints may get lost, so every line is also rung once in about a second.
+Hints may get lost, and another server may have a newer stream of a worker: about once a second the store is asked how
+things stand, in few calls however many streams there are.
 """
 
 from __future__ import annotations
@@ -8,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from jobwire_server.domain.errors import JobwireError, Reason
+from jobwire_server.domain.job import JobState
 from jobwire_server.domain.limits import Limits
 from jobwire_server.service.claim_events import Cancel, ClaimSpec, Lost
 from jobwire_server.service.claim_stream import RECONNECT_AFTER, ClaimStream, Lines, draining, superseded
 from jobwire_server.service.deliveries import Deliveries
-from jobwire_server.store.base import Hints, Store
+from jobwire_server.store.base import Hints, Store, StoreFull, StoreUnavailable
 
 RECHECK: Final = 1.0
-"""About how often, in seconds, each line is rung although no hint came."""
+"""About how often, in seconds, the store is asked what no hint has told."""
+ASKED_AT_ONCE: Final = 1_000
+"""Queues, or workers, that one call of the store is asked about."""
 
 
 class ClaimService:
@@ -66,11 +70,10 @@ class ClaimService:
 
     async def run(self) -> None:
         """Passes the store's hints on to those who wait, until cancelled."""
-        recheck = asyncio.create_task(self._recheck())
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            recheck = tasks.create_task(self._recheck())
             async for hints in self._store.hints():
                 self._hear(hints)
-        finally:
             recheck.cancel()
 
     async def drain(self) -> None:
@@ -114,8 +117,25 @@ class ClaimService:
     async def _recheck(self) -> None:
         while True:
             await asyncio.sleep(RECHECK * random.uniform(0.8, 1.2))
-            self._lines.ring_all()
-            for siblings in self._streams.values():
-                for stream in siblings:
-                    if stream.is_outside:
-                        stream.look_everywhere()
+            try:
+                await self._look_for_jobs()
+                await self._look_for_workers()
+            except (StoreUnavailable, StoreFull):
+                continue  # those who claim say so
+
+    async def _look_for_jobs(self) -> None:
+        """One stream of each line that has jobs tries to claim; its answer rings for the others."""
+        for names in _bites(self._lines.waited_for()):
+            for queue in (await self._store.queues(names=names)).queues:
+                if queue.counts.get(JobState.QUEUED) and not queue.settings.paused:
+                    self._lines.ring(queue.settings.name, 1)
+
+    async def _look_for_workers(self) -> None:
+        for ids in _bites(list(self._streams)):
+            for worker in (await self._store.workers(ids=ids)).workers:
+                for stream in self._streams.get(worker.info.id, ()):
+                    stream.recheck(worker)
+
+
+def _bites(names: list[str]) -> Iterator[list[str]]:
+    return (names[start : start + ASKED_AT_ONCE] for start in range(0, len(names), ASKED_AT_ONCE))
