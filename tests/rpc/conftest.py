@@ -39,8 +39,9 @@ def seconds(value: float) -> Duration:
 class Wire:
     """Stubs on a channel to a running server."""
 
-    def __init__(self, app: App, channel: grpc.aio.Channel) -> None:
+    def __init__(self, app: App, address: str, channel: grpc.aio.Channel) -> None:
         self.app = app
+        self.address = address
         self.channel = channel
         self.jobs: JobServiceAsyncStub = JobServiceStub(channel)
         self.workers: WorkerServiceAsyncStub = WorkerServiceStub(channel)
@@ -84,6 +85,6 @@ async def wire(store_url: str) -> AsyncIterator[Wire]:
     address = await app.start()
     try:
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Wire(app, channel)
+            yield Wire(app, address, channel)
     finally:
         await app.stop()

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from jobwire_server.domain.change import new_tokens, token_digest
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import MINUTE
-from jobwire_server.domain.limits import MIB
+from jobwire_server.domain.limits import KIB, MIB
 from jobwire_server.service.claim_events import (
     Assigned,
     Assignment,
@@ -49,8 +49,12 @@ ASSIGNED_AT_ONCE: Final = 250
 BYTES_AT_ONCE: Final = 3 * MIB
 """About what the jobs of one claim of one stream weigh: one message, whatever a job weighs. Each stream that does not
 read would hold a hundred payloads in the server's memory otherwise."""
+UNSEEN_SIZE: Final = 256 * KIB
+"""Bytes that a job is taken to weigh in a queue of which none was seen yet: what a payload may weigh by default."""
 REQUESTS_AT_ONCE: Final = 50
 """Streams served by one store call."""
+STEP_ASIDE_AFTER: Final = 0.05
+"""Seconds that a message may take to be written before its stream leaves the lines: a bell would be lost on it."""
 ACKNOWLEDGE_MOMENT: Final = 1.0
 """Seconds a draining stream stays for the acknowledgments of what it has just delivered."""
 RECONNECT_AFTER: Final = 1_000_000
@@ -91,7 +95,7 @@ class Line:
         self._queue = queue
         self._waiting: dict[ClaimStream, None] = {}
         self._claims = Coalescer(self._run, batch=REQUESTS_AT_ONCE)
-        self._job_size = 1.0
+        self._job_size = float(UNSEEN_SIZE)
         """Bytes that a job of this queue has weighed lately: up at once, down slowly."""
 
     @property
@@ -181,6 +185,9 @@ class ClaimStream:
         self._is_outside = False
         """It stands in no line: it has no credit left, or must beat first."""
         self._bell = asyncio.Event()
+        self._writing: asyncio.TimerHandle | None = None
+        """From an event to the next call of `next`."""
+        self._has_stepped_aside = False
         self._last_event = self._last_job = time.monotonic()
 
     @property
@@ -195,6 +202,7 @@ class ClaimStream:
 
     async def next(self) -> Event | None:
         """The next thing to tell the worker; None at the planned end of the stream. Raises why it ended otherwise."""
+        self._come_back()
         while True:
             if self._end is not None:
                 raise self._end
@@ -216,6 +224,8 @@ class ClaimStream:
     async def close(self, *, peer_gone: bool) -> None:
         """Leaves the lines. Hands back at once what is on its way, and, when the peer has gone, what it was given and
         did not acknowledge; when the server ended the stream, deliveries keep their deadline."""
+        if self._writing is not None:
+            self._writing.cancel()
         self._leave_lines()
         if self._claim is not None:
             self._claim.add_done_callback(self._hand_back_claim)
@@ -272,7 +282,22 @@ class ClaimStream:
 
     def _told(self, event: Event) -> Event:
         self._last_event = time.monotonic()
+        self._writing = asyncio.get_running_loop().call_later(STEP_ASIDE_AFTER, self._step_aside)
         return event
+
+    def _step_aside(self) -> None:
+        """The worker does not read."""
+        self._leave_lines()
+        self._has_stepped_aside = True
+
+    def _come_back(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+        if self._has_stepped_aside:
+            self._has_stepped_aside = False
+            if self.room:
+                self.look_everywhere()
 
     async def _claim_once(self) -> Assigned | None:
         """Visits the first queue, in the order the worker gave, that may have jobs."""
