@@ -12,7 +12,7 @@ from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import SECOND, NewJob
 from jobwire_server.domain.limits import KIB, Limits
 from jobwire_server.service.claim_events import Assigned, ClaimSpec, Draining, KeepAlive
-from jobwire_server.service.claim_stream import BYTES_AT_ONCE, ClaimStream
+from jobwire_server.service.claim_stream import BYTES_AT_ONCE, REQUESTS_AT_ONCE, ClaimStream
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.store.base import ClaimRequest, Claims, WorkerInfo
 from jobwire_server.store.sqlite.store import SqliteStore
@@ -93,6 +93,23 @@ async def test_a_job_wakes_one_of_many_streams_and_costs_one_claim(service: Clai
     assert [type(task.result()) for task in done] == [Assigned]
     await settled(store)
     assert store.claims - before == 1
+    for task in waiting:
+        task.cancel()
+
+
+async def test_a_hundred_jobs_cost_as_few_claims_as_they_can_whoever_waits_besides(
+    service: ClaimService, store: Counting
+) -> None:
+    """An answer rings for no job that somebody who was woken is about to ask for."""
+    jobs = 2 * REQUESTS_AT_ONCE
+    streams = [await opened(service, f"w{i}") for i in range(2 * jobs)]
+    waiting = [asyncio.create_task(stream.next()) for stream in streams]
+    await settled(store)
+    before = store.claims
+    await store.create([NewJob(id=f"j{i}") for i in range(jobs)])
+    await settled(store)
+    assert [type(task.result()) for task in waiting if task.done()] == [Assigned] * jobs
+    assert store.claims - before == 2
     for task in waiting:
         task.cancel()
 

@@ -121,6 +121,10 @@ def _handler(gate: Gate, servicer: Servicer | None, method: MethodDescriptor) ->
     return grpc.unary_unary_rpc_method_handler(gate.unary(method.name, request_class, behavior))
 
 
+def _admitted(limits: Limits) -> int:
+    return limits.calls_in_flight + limits.streams_per_principal
+
+
 def _options(limits: Limits, *, shares_port: bool) -> list[tuple[str, int]]:
     return [
         # A second server on the port must fail, not share it in silence.
@@ -135,6 +139,10 @@ def _options(limits: Limits, *, shares_port: bool) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", 30 * 60_000),
         ("grpc.max_connection_age_grace_ms", 5 * 60_000),
         ("grpc.max_concurrent_streams", 1000),
+        # Calls that wait for the event loop; gRPC cancels some at random from the first number on. Who is too many is
+        # told so by us, and a crowd that comes back after a restart is not.
+        ("grpc.server.max_pending_requests", _admitted(limits)),
+        ("grpc.server.max_pending_requests_hard_limit", _admitted(limits)),
         ("grpc.max_allowed_incoming_connections", 10_000),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.max_receive_message_length", limits.receive),

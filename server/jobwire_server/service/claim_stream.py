@@ -140,7 +140,8 @@ class Line:
             for request, claimed in zip(requests, claims.claimed, strict=True)
         )
         if has_more:
-            self.ring(claims.remaining)
+            # Those who are about to ask need no bell.
+            self.ring(claims.remaining - sum(len(request.tokens) for request in self._claims.waiting()))
         return [(claims.now, claimed) for claimed in claims.claimed]
 
 
@@ -246,7 +247,7 @@ class ClaimStream:
         self._freed += leases
         self._held = max(self._held - leases, 0)
         if not had_room and self.room:
-            self.look_everywhere()
+            self._line_up()
 
     def look_everywhere(self) -> None:
         """Visits all its queues again, and lets the store say how much room there is."""
@@ -254,6 +255,16 @@ class ClaimStream:
             self._held = self._spec.max_in_flight - 1
         self._rung = dict.fromkeys(self._spec.queues, ASSIGNED_AT_ONCE)
         self._is_outside = False
+        self._bell.set()
+
+    def _line_up(self) -> None:
+        """Visits the queues that nobody waits for; whoever waits for one has found it empty."""
+        self._is_outside = False
+        for queue, line in self._lines.items():
+            if line.is_empty:
+                self._rung[queue] = ASSIGNED_AT_ONCE
+            else:
+                line.enter(self)
         self._bell.set()
 
     def recheck(self, worker: WorkerRecord) -> None:

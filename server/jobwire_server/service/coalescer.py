@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -63,6 +63,10 @@ class Coalescer(Generic[T, R]):
         if self._task is None:
             self._task = asyncio.create_task(self._drain())
         return future
+
+    def waiting(self) -> Iterator[T]:
+        """The items whose batch has not begun."""
+        return (item for call in self._waiting for item in call.items)
 
     async def _drain(self) -> None:
         try:
