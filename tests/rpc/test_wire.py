@@ -139,6 +139,7 @@ async def test_calls_over_the_limit_are_refused_and_those_under_way_finish() -> 
         await arrived.acquire()
         error = await failure(run.jobs.GetJob(get))
         assert (error.code(), reason(error)) == (StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
+        assert error.details() == "this server works on 2 calls at once, and that many are under way"
         assert has_detail(error, error_details_pb2.RetryInfo)
         go_on.set()
         assert [(await call).job.id for call in held] == ["j", "j"]
