@@ -22,7 +22,7 @@ from jobwire_server.domain.limits import Limits
 from jobwire_server.rpc.admin_service import AdminServicer
 from jobwire_server.rpc.convert import Reader
 from jobwire_server.rpc.job_service import JobServicer
-from jobwire_server.rpc.server import Server, Servicer
+from jobwire_server.rpc.server import PINGS, Pings, Server, Servicer
 from jobwire_server.service.claim_events import ClaimSpec, Event
 from jobwire_server.service.jobs import Updated
 from jobwire_server.store.base import Created, CreateOutcome, Standing, StoreInfo, StoreUnavailable
@@ -123,7 +123,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(*, reflection: bool = True, **limits: int) -> AsyncIterator[Running]:
+async def running(*, reflection: bool = True, pings: Pings = PINGS, **limits: int) -> AsyncIterator[Running]:
     services = Services()
     service = cast("Any", services)
     given = replace(Limits(), **limits)
@@ -131,7 +131,7 @@ async def running(*, reflection: bool = True, **limits: int) -> AsyncIterator[Ru
         JobServicer(service, service, service, service, Reader(given, now=lambda: 0)),
         AdminServicer(services, given),
     ]
-    server = Server(servicers, limits=given, reflection=reflection)
+    server = Server(servicers, limits=given, reflection=reflection, pings=pings)
     port = await server.start("127.0.0.1:0")
     try:
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -17,6 +17,7 @@ from jobwire.v1.job_pb2 import (
     Job,
 )
 from jobwire.v1.worker_pb2 import WorkerIdentity
+from jobwire_server.service import claim_stream
 
 
 async def test_fifty_claimers_take_each_of_a_thousand_jobs_once_and_none_exceeds_its_credit(wire: Wire) -> None:
@@ -143,6 +144,20 @@ async def test_a_waiting_stream_is_told_of_a_new_job(wire: Wire) -> None:
     await create(wire, "a")
     async with asyncio.timeout(FOREVER):
         assert (await waiting).jobs.assignments[0].job.id == "a"
+
+
+async def test_a_stream_without_news_hears_how_it_stands(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert claim_stream.KEEPALIVE <= 15, "as promised"
+    monkeypatch.setattr(claim_stream, "KEEPALIVE", 0.05)
+    await create(wire, "a")
+    stream = aiter_events(wire.jobs.ClaimJob(api.ClaimJobRequest(worker=WorkerIdentity(id="w"), max_in_flight=3)))
+    async with asyncio.timeout(FOREVER):
+        assert (await anext(stream)).HasField("jobs")
+        told = [(await anext(stream)).keepalive for _ in range(3)]
+    assert [(each.worker_id, each.held, each.credit) for each in told] == [("w", 1, 2)] * 3
+    times = [each.server_time.ToMicroseconds() for each in told]
+    assert times == sorted(times)
+    assert times[0] < times[-1]
 
 
 async def test_a_silent_worker_gets_nothing_until_it_beats(wire: Wire) -> None:

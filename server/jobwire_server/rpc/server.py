@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
 import grpc
@@ -31,6 +32,21 @@ _LAST_WORDS: Final = 0.5
 end by themselves, are cut off then."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pings:
+    """How a peer is found that has gone without a word, in milliseconds; by default within 30 s, gRPC's own two hours
+    aside."""
+
+    every: int = 20_000
+    timeout: int = 10_000
+    """Until a ping counts as unanswered."""
+    allowed_every: int = 10_000
+    """A client that pings more often, and says nothing else, is cut off."""
+
+
+PINGS: Final = Pings()
+
+
 class Servicer(Protocol):
     """What serves one service. It has a coroutine for each RPC that is built, named like it in snake_case:
     `async def get_job(self, request, context) -> response`, or, for a stream,
@@ -44,11 +60,18 @@ class Server:
     """One listening server: `start`, `begin_drain` when the services begin to drain, `stop` when they have."""
 
     def __init__(
-        self, servicers: Iterable[Servicer], *, limits: Limits, reflection: bool = True, shares_port: bool = False
+        self,
+        servicers: Iterable[Servicer],
+        *,
+        limits: Limits,
+        reflection: bool = True,
+        shares_port: bool = False,
+        pings: Pings = PINGS,
     ) -> None:
         """`shares_port`: other processes listen on it as well, and somebody has seen to it that they are ours."""
         self._servicers = {servicer.SERVICE: servicer for servicer in servicers}
         self._limits = limits
+        self._pings = pings
         self._reflection = reflection
         self._shares_port = shares_port
         self._gate = Gate(calls_in_flight=limits.calls_in_flight)
@@ -57,7 +80,7 @@ class Server:
 
     async def start(self, address: str) -> int:
         """Listens on `host:port` and answers the port, which is a free one when 0 was asked for."""
-        server = aio.server(options=_options(self._limits, shares_port=self._shares_port))
+        server = aio.server(options=_options(self._limits, self._pings, shares_port=self._shares_port))
         server.add_generic_rpc_handlers(list(_handlers(self._gate, self._servicers)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in SERVICES:
@@ -125,16 +148,17 @@ def _admitted(limits: Limits) -> int:
     return limits.calls_in_flight + limits.streams_per_principal
 
 
-def _options(limits: Limits, *, shares_port: bool) -> list[tuple[str, int]]:
+def _options(limits: Limits, pings: Pings, *, shares_port: bool) -> list[tuple[str, int]]:
     return [
         # A second server on the port must fail, not share it in silence.
         ("grpc.so_reuseport", int(shares_port)),
-        # Dead peers are found within 30 s; the default is two hours.
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", pings.every),
+        ("grpc.keepalive_timeout_ms", pings.timeout),
+        # gRPC heeds the one or the other, by its version; its own is a minute.
+        ("grpc.http2.ping_timeout_ms", pings.timeout),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", pings.allowed_every),
         # Connections are renewed now and then, so that balancers spread them over new servers.
         ("grpc.max_connection_age_ms", 30 * 60_000),
         ("grpc.max_connection_age_grace_ms", 5 * 60_000),
