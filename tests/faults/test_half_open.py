@@ -101,7 +101,7 @@ async def test_a_worker_notices_that_its_server_is_gone_and_comes_back(monkeypat
                 await client.wait((await client.create("echo", "before")).id)
                 proxy.stand(Fault.SILENCE)
                 async with asyncio.timeout(PATIENCE):
-                    await heard.line("reconnects in")
+                    await heard.line("keeps trying")
                     proxy.heal()
                     assert (await client.wait((await client.create("echo", "after")).id)).result.text == "after"
     await served.stop()
