@@ -30,16 +30,8 @@ from jobwire_server.domain.job import (
     Progress,
 )
 from jobwire_server.rpc import validate
-from jobwire_server.rpc.answers import (
-    Room,
-    claim_messages,
-    job_message,
-    set_duration,
-    set_time,
-    write_got,
-    write_job,
-    write_preview,
-)
+from jobwire_server.rpc.answers import Room, job_message, set_duration, set_time, write_got, write_job, write_preview
+from jobwire_server.rpc.claim_messages import claim_messages
 from jobwire_server.rpc.convert import SUBMITTED
 from jobwire_server.service.claim_events import Assigned, Assignment
 from jobwire_server.service.claim_stream import ClaimStream

@@ -25,9 +25,7 @@ from jobwire_server.domain.job import (
     SECOND,
 )
 from jobwire_server.domain.limits import NAME
-from jobwire_server.rpc.answers import (
-    lease_status,
-)
+from jobwire_server.rpc.answers import lease_status
 from jobwire_server.store.base import Renewed
 
 

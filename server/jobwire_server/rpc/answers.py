@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -28,8 +28,6 @@ from jobwire_server.domain.job import (
     RetryPolicy,
     etag_of,
 )
-from jobwire_server.service.claim_events import Assigned, Assignment, Cancel, Draining, Event, KeepAlive, Lost
-from jobwire_server.service.claim_stream import ClaimStream
 from jobwire_server.service.jobs import Recovered, Updated
 from jobwire_server.store.base import Created, Renewed, Standing
 
@@ -194,136 +192,17 @@ def _write_shared(message: job_pb2.Job, standing: Standing, *, is_new: bool) -> 
         set_time(message.schedule_time, standing.score)
 
 
-def claim_message(stream: ClaimStream, event: Cancel | Lost | Draining | KeepAlive) -> job_service_pb2.ClaimJobResponse:
-    """Any event of a claim stream but jobs."""
-    message = job_service_pb2.ClaimJobResponse()
-    match event:
-        case Cancel(notice):
-            message.cancel.job_id = notice.job_id
-            message.cancel.fence = notice.fence
-            message.cancel.reason = notice.reason
-        case Lost(notice):
-            message.lost.job_id = notice.job_id
-            message.lost.fence = notice.fence
-        case Draining():
-            set_duration(message.drain.reconnect_after, event.reconnect_after)
-        case KeepAlive():
-            set_time(message.keepalive.server_time, event.now)
-            message.keepalive.held = event.held
-            message.keepalive.credit = event.credit
-            message.keepalive.worker_id = stream.worker_id
-            message.keepalive.session = stream.session
-    return message
-
-
-def is_readable(job: Job) -> bool:
-    """What is stored of its request can be parsed."""
-    try:
-        write_job(job_pb2.Job(), job, readable=True)
-    except DecodeError:
-        return False
-    return True
-
-
-def claim_messages(stream: ClaimStream, event: Event, limit: int) -> Iterator[job_service_pb2.ClaimJobResponse]:
-    """An event as one message, or, where jobs are many, as messages of at most `limit` bytes each; no job, no message.
-
-    DecodeError: one of the jobs is not readable.
-    """
-    if not isinstance(event, Assigned):
-        yield claim_message(stream, event)
-        return
-    message = _jobs_of(stream)
-    size = _MARGIN
-    alike = _Alike(event.now)
-    for assignment in event.assignments:
-        one = message.jobs.assignments.add()
-        size += alike.write(one, assignment)
-        if size > limit and len(message.jobs.assignments) > 1:
-            following = _jobs_of(stream)
-            following.jobs.assignments.append(one)
-            del message.jobs.assignments[-1]
-            yield message
-            message, size = following, one.ByteSize() + _FRAME + _MARGIN
-    if message.jobs.assignments:
-        yield message
-
-
-def _jobs_of(stream: ClaimStream) -> job_service_pb2.ClaimJobResponse:
-    message = job_service_pb2.ClaimJobResponse()
-    message.jobs.worker_id = stream.worker_id
-    return message
-
-
-_FRAME: Final = 6
+FRAME: Final = 6
 """Bytes of tag and length around a message of less than 256 MiB."""
-_MARGIN: Final = 512
+MARGIN: Final = 512
 """Bytes of all that stands once in an answer, a page token included."""
-
-
-class _Alike:
-    """Writes assignments. Jobs of one claim are alike in nearly everything but their id, their bodies and two times:
-    what they share is written once and kept as bytes. Measured: 5 µs a job instead of 17."""
-
-    def __init__(self, now: int) -> None:
-        self._now = now
-        self._last: list[object] = []
-        self._known = b""
-        self._all: dict[tuple[object, ...], bytes] = {}
-
-    def write(self, message: job_service_pb2.Assignment, assignment: Assignment) -> int:
-        """Answers how many bytes it takes at most: to measure each would cost a tenth of writing it."""
-        job, token, _ = assignment
-        # Mostly as the one before: comparing is cheaper than hashing, since what is the same is the same object.
-        shared: list[object] = [*job]
-        for at in _OWN:
-            shared[at] = None
-        if shared != self._last:
-            self._last, key = shared, tuple(shared)
-            if key not in self._all:
-                self._all[key] = _template(job, self._now)
-            self._known = self._all[key]
-        message.MergeFromString(self._known)
-        told = message.job
-        told.MergeFromString(job.submission)
-        told.id = job.id
-        told.etag = job.etag
-        told.fence = message.fence = job.fence
-        set_time(told.create_time, job.create_time)
-        if job.queue_time is not None:
-            set_time(told.queue_time, job.queue_time)
-        message.token = token.hex()
-        return len(self._known) + len(job.submission) + len(job.id) + _OWN_BYTES
-
-
-_OWN_BYTES: Final = 160
-"""Of what is a job's own in its assignment, beside its id: etag, token, two fences, two times, and tags and lengths."""
-
-_OWN: Final = [
-    Job._fields.index(field)
-    for field in ("id", "submission", "fence", "create_time", "queue_time", "token", "last_operation")
-]
-"""What is never shared, or not told."""
-
-
-def _template(job: Job, now: int) -> bytes:
-    """The assignment of a job without what is its own."""
-    message = job_service_pb2.Assignment()
-    write_job(message.job, job._replace(submission=b""), readable=True)
-    for field in ("id", "etag", "fence", "create_time", "queue_time"):
-        message.job.ClearField(field)
-    remaining = max(job.score - now, 0)
-    set_duration(message.lease_remaining, remaining)
-    if not job.acknowledged:
-        set_duration(message.acknowledge_within, remaining)
-    return message.SerializeToString()
 
 
 class Room:
     """The bytes that an answer of whole jobs has left."""
 
     def __init__(self, limit: int, *, names: Sequence[str] = ()) -> None:
-        self._left = limit - _MARGIN - sum(len(name) + _FRAME for name in names)
+        self._left = limit - MARGIN - sum(len(name) + FRAME for name in names)
         self._is_empty = True
         self.is_full = False
 
@@ -331,7 +210,7 @@ class Room:
         """Appends the job if it fits. One that is too large for any answer is let in as the first, or it would never be
         seen: it stays below what gRPC itself sends."""
         write_job(jobs.add(), job)
-        size = jobs[-1].ByteSize() + _FRAME
+        size = jobs[-1].ByteSize() + FRAME
         if size > self._left and not self._is_empty:
             del jobs[-1]
             self.is_full = True

@@ -16,14 +16,13 @@ from jobwire_server.rpc import validate
 from jobwire_server.rpc.answers import (
     Room,
     Standings,
-    claim_messages,
-    is_readable,
     job_message,
     recovered_message,
     write_got,
     write_job,
     write_preview,
 )
+from jobwire_server.rpc.claim_messages import claim_messages, is_readable
 from jobwire_server.rpc.convert import Reader
 from jobwire_server.rpc.filters import (
     job_filter,
