@@ -7,7 +7,7 @@ from collections import Counter
 
 import grpc
 import pytest
-from tests.rpc.calls import FOREVER, aiter_events, claim_one, complete, create, get
+from tests.rpc.calls import FOREVER, aiter_events, claim_one, complete, create, get, refusal
 from tests.rpc.conftest import Wire, seconds
 
 from jobwire.v1 import job_service_pb2 as api
@@ -17,6 +17,8 @@ from jobwire.v1.job_pb2 import (
     Job,
 )
 from jobwire.v1.worker_pb2 import WorkerIdentity
+from jobwire_server.app import App
+from jobwire_server.config import Config
 from jobwire_server.service import claim_stream
 
 
@@ -135,6 +137,28 @@ async def test_a_newer_stream_of_a_worker_ends_the_older_one(wire: Wire) -> None
     assert caught.value.code() == grpc.StatusCode.ABORTED
     await create(wire, "a")
     assert (await anext(aiter_events(newer))).jobs.assignments[0].job.id == "a"
+
+
+@pytest.mark.parametrize("engine", ["valkey", "redis"])
+async def test_a_newer_stream_at_another_server_ends_the_older_one_though_it_is_idle(
+    wire: Wire, store_url: str
+) -> None:
+    other = App(Config(store=store_url, listen="127.0.0.1:0", drain_timeout=1))
+    address = await other.start()
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(FOREVER):
+        elsewhere = Wire(other, address, channel)
+        first = wire.jobs.ClaimJob(api.ClaimJobRequest(worker=WorkerIdentity(id="first-in-line")))
+        older = wire.jobs.ClaimJob(api.ClaimJobRequest(worker=WorkerIdentity(id="w", session=1)))
+        for stream in (first, older):
+            await stream.initial_metadata()
+        newer = elsewhere.jobs.ClaimJob(api.ClaimJobRequest(worker=WorkerIdentity(id="w", session=2)))
+        assert await refusal(anext(aiter_events(older))) == (grpc.StatusCode.ABORTED, "SUPERSEDED")
+        late = wire.jobs.ClaimJob(api.ClaimJobRequest(worker=WorkerIdentity(id="w", session=1)))
+        assert await refusal(anext(aiter_events(late))) == (grpc.StatusCode.ABORTED, "SUPERSEDED")
+        first.cancel()
+        await create(wire, "a")
+        assert (await anext(aiter_events(newer))).jobs.assignments[0].job.id == "a"
+    await other.stop()
 
 
 async def test_a_waiting_stream_is_told_of_a_new_job(wire: Wire) -> None:
