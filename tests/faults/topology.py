@@ -12,14 +12,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from tests.faults.calls import Calls, Stubs
 from tests.faults.history import ACCEPTED, PATIENCE, REPEATED, Event, History, Kind
 from tests.faults.verdict import Evidence
 from tests.server_process import ServerProcess
 from tests.store import invariants
-from tests.valkey_process import ValkeyProcess
 
 from jobwire.v1 import job_service_pb2 as api
 from jobwire.v1.job_pb2 import JOB_STATE_COMPLETED, Job, Payload
@@ -94,12 +93,18 @@ class WorkerProcess:
             self._history.fail(f"{self.id} has ended by itself: {await self._process.wait()}")
 
 
+class Engine(Protocol):
+    """Where the jobs are: something that outlives the servers."""
+
+    @property
+    def url(self) -> str:
+        """Of the store."""
+
+
 class Topology:
     """What `assembled` has started."""
 
-    def __init__(
-        self, engine: ValkeyProcess, servers: Sequence[ServerProcess], calls: Calls, folder: Path, seed: int
-    ) -> None:
+    def __init__(self, engine: Engine, servers: Sequence[ServerProcess], calls: Calls, folder: Path, seed: int) -> None:
         self.engine: Final = engine
         self.servers: Final = servers
         self.calls: Final = calls
@@ -116,10 +121,14 @@ class Topology:
 
     # --- workers --------------------------------------------------------------------------------------------
 
-    async def start_worker(self, server: int, *, lease: float = LONG_LEASE, delivery: float = 10.0) -> WorkerProcess:
-        """A worker with a connection to that server."""
+    async def start_worker(
+        self, server: int, *, lease: float = LONG_LEASE, delivery: float = 10.0, may_move: bool = False
+    ) -> WorkerProcess:
+        """A worker with a connection to that server, or, if it may move, to the next one that answers."""
         id = f"worker-{len(self.workers)}"
-        arguments = [self.servers[server].address, id, CREDIT, lease, delivery, self._seed]
+        known = [*self.servers[server:], *self.servers[:server]] if may_move else [self.servers[server]]
+        target = ",".join(each.address for each in known)
+        arguments = [target, id, CREDIT, lease, delivery, self._seed]
         with (self._folder / f"{id}.log").open("w") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.faults.worker_program", *map(str, arguments)),
@@ -295,10 +304,10 @@ class Topology:
 
 @asynccontextmanager
 async def assembled(
-    engine: ValkeyProcess, folder: Path, seed: int, *, stores: Sequence[str] = (), timeout: float = 10.0
+    engine: Engine, folder: Path, seed: int, *, stores: Sequence[str] = (), timeout: float = 10.0
 ) -> AsyncIterator[Topology]:
-    """Two servers on an engine that runs, each with the store URL that `stores` has for it; killed at the end, whatever
-    happened, workers included. `timeout` is what callers give a call."""
+    """Two servers on an engine that runs, or as many as `stores` has URLs for; killed at the end, whatever happened,
+    workers included. `timeout` is what callers give a call."""
     servers = [
         ServerProcess(store, folder / f"server-{i}.log") for i, store in enumerate(stores or [engine.url, engine.url])
     ]
