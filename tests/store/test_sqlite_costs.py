@@ -1,4 +1,4 @@
-"""What a batch costs the engine, counted in statements: each gives up the interpreter lock and has to win it back."""
+"""What a batch costs the engine, counted in statements: each has a price of its own, beside that of its rows."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,9 @@ async def test_a_transaction_is_bounded(file: SqliteStore) -> None:
     assert (await file.claim("default", [])).remaining == 4 * batch
 
 
-async def test_a_listing_never_holds_up_the_writer(tmp_path: Path) -> None:
+@asynccontextmanager
+async def watched(tmp_path: Path) -> AsyncIterator[tuple[SqliteStore, list[str]]]:
+    """An open store, and the names of the threads in which its calls look at the clock."""
     threads: list[str] = []
 
     def clock() -> int:
@@ -138,31 +140,27 @@ async def test_a_listing_never_holds_up_the_writer(tmp_path: Path) -> None:
     file = SqliteStore(str(tmp_path / "jobwire.db"), clock=clock)
     await file.open()
     threads.clear()
-    await file.find(JobFilter(), limit=9)
-    await file.find(JobFilter(user_id="ann"), limit=9)
-    await file.count(JobFilter())
-    await file.queues()
-    await file.workers()
+    yield file, threads
     await file.close()
-    assert threads == ["jobwire-reader"] * 5
+
+
+async def test_a_listing_never_holds_up_the_writer(tmp_path: Path) -> None:
+    async with watched(tmp_path) as (file, threads):
+        await file.find(JobFilter(), limit=9)
+        await file.find(JobFilter(user_id="ann"), limit=9)
+        await file.count(JobFilter())
+        await file.queues()
+        await file.workers()
+        assert threads == ["jobwire-reader"] * 5
 
 
 async def test_a_sweep_over_all_queues_never_holds_up_the_event_loop(tmp_path: Path) -> None:
-    threads: list[str] = []
-
-    def clock() -> int:
-        threads.append(threading.current_thread().name)
-        return 1_700_000_000_000_000
-
-    file = SqliteStore(str(tmp_path / "jobwire.db"), clock=clock)
-    await file.open()
-    threads.clear()
-    await file.promote(limit=9)
-    await file.overdue(limit=9)
-    await file.leased(longer_than=1, limit=9)
-    await file.purge(limit=9)
-    await file.close()
-    assert threads == ["jobwire-writer"] * 4
+    async with watched(tmp_path) as (file, threads):
+        await file.promote(limit=9)
+        await file.overdue(limit=9)
+        await file.leased(longer_than=1, limit=9)
+        await file.purge(limit=9)
+        assert threads == ["jobwire-writer"] * 4
 
 
 LISTINGS: dict[str, tuple[Callable[[SqliteStore], Any], Callable[[Any], Any], Any]] = {
