@@ -17,6 +17,7 @@ from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import HOUR, MINUTE, Job, JobState, NewJob
 from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import Queue, QueueChanges
+from jobwire_server.domain.worker import Directive, WorkerState, worker_state
 
 
 class StoreUnavailable(Exception):
@@ -273,6 +274,11 @@ class WorkerRecord:
     last_beat: int
     held: int
     """Leases under its name."""
+    directive: Directive = Directive.NONE
+
+    def state(self, now: int) -> WorkerState:
+        """What it is up to at that time of the store's."""
+        return worker_state(last_heard=self.last_beat, held=self.held, directive=self.directive, now=now)
 
 
 @dataclass(frozen=True, slots=True)
