@@ -8,9 +8,17 @@ DEV_NEEDS     := -e '.[server,cli,grpcurl,dev]'
 # The generator has an environment of its own: its protobuf < 7 would drag the server's packages down. All of it is
 # pinned, since each of these shapes the output or is needed to run it (setuptools: an environment of uv's has none).
 # 1.76 is the oldest runtime we support: generated code refuses older ones and accepts newer.
-GENERATOR_NEEDS := grpcio==1.76.0 grpcio-tools==1.76.0 mypy-protobuf==5.1.0 protobuf==6.33.6 setuptools==80.9.0 \
-                   types-protobuf==7.35.1.20260906 typing_extensions==4.16.0
+# googleapis-common-protos brings the file of ErrorInfo, which no package of npm has.
+GENERATOR_NEEDS := googleapis-common-protos==1.76.0 grpcio==1.76.0 grpcio-tools==1.76.0 mypy-protobuf==5.1.0 protobuf==6.33.6 \
+                   setuptools==80.9.0 types-protobuf==7.35.1.20260906 typing_extensions==4.16.0
 GENERATOR_READY := $(GENERATOR)/.ready-$(firstword $(shell echo '$(GENERATOR_NEEDS)' | cksum))
+# The other languages' own generators, pinned for the same reason, by what their toolchain installs. Java's stubs are made
+# by Maven, in the project that uses them: see examples/java/pom.xml.
+PLUGINS            := build/plugins
+GO_NEEDS           := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12 google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+TYPESCRIPT_NEEDS   := @bufbuild/protoc-gen-es@2.13.0
+GO_PLUGINS         := $(PLUGINS)/go-$(firstword $(shell echo '$(GO_NEEDS)' | cksum))
+TYPESCRIPT_PLUGINS := $(PLUGINS)/typescript-$(firstword $(shell echo '$(TYPESCRIPT_NEEDS)' | cksum))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
@@ -71,16 +79,17 @@ protos: $(VENV)/.ready-dev  ## buf: the protos' style and format
 dockerfile: $(VENV)/.ready-dev  ## hadolint
 	@$(call need,hadolint); "$$tool" Dockerfile && echo "dockerfile ok"
 
-generate: $(GENERATOR_READY)  ## the Python stubs in generated/, from protos/
+generate: $(GENERATOR_READY) $(VENV)/.ready-dev  ## the stubs in generated/, from protos/
 	@find generated/python -name '*_pb2*' -type f -delete
 	@$(call protoc,generated/python)
+	@$(need-go); rm -rf generated/go/jobwire; $(call stubs-of-go,generated/go)
+	@$(need-typescript); rm -rf generated/typescript/jobwire generated/typescript/google; $(call stubs-of-typescript,generated/typescript)
 
-# The __init__.py and py.typed in generated/ are written by hand; the rest must be what the generator makes today.
-generated-check: $(GENERATOR_READY)  ## are the committed stubs those of the protos?
-	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
-	$(call protoc,"$$fresh"); \
-	diff -r --brief -x __init__.py -x py.typed -x __pycache__ generated/python "$$fresh" || { echo "Stale stubs: make generate"; exit 1; }; \
-	echo "generated ok"
+# What is written by hand in generated/ is named here; the rest must be what the generators make today.
+generated-check: $(GENERATOR_READY) $(VENV)/.ready-dev  ## are the committed stubs those of the protos?
+	@$(call fresh,python,protoc,-x __init__.py -x py.typed -x __pycache__)
+	@$(need-go); $(call fresh,go,stubs-of-go,-x 'go.*' -x buf.gen.yaml)
+	@$(need-typescript); $(call fresh,typescript,stubs-of-typescript,-x package.json -x buf.gen.yaml -x node_modules)
 
 clean:  ## environments and caches; never a database
 	rm -rf $(VENV) $(GENERATOR) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -137,6 +146,43 @@ define protoc
 	export PATH="$(CURDIR)/$(GENERATOR)/bin:$$PATH"; \
 	python -m grpc_tools.protoc -I protos --python_out=$(1) --mypy_out=quiet:$(1) protos/jobwire/v1/*.proto && \
 	python -m grpc_tools.protoc -I protos --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) protos/jobwire/v1/*_service.proto
+endef
+
+# $(call stubs-of-go,folder): as generated/go/buf.gen.yaml says.
+define stubs-of-go
+	PATH="$(CURDIR)/$(GO_PLUGINS):$(BIN):$$PATH" buf generate --template generated/go/buf.gen.yaml --output $(1)
+endef
+
+# $(call stubs-of-typescript,folder): ErrorInfo as well, since a client reads why a call was refused.
+define stubs-of-typescript
+	export PATH="$(CURDIR)/$(TYPESCRIPT_PLUGINS)/node_modules/.bin:$(BIN):$$PATH"; \
+	mkdir -p $(PLUGINS)/protos/google/rpc; \
+	cp $(GENERATOR)/lib/python3*/site-packages/google/rpc/error_details.proto $(PLUGINS)/protos/google/rpc/; \
+	for protos in . $(PLUGINS)/protos; do \
+	  buf generate $$protos --template generated/typescript/buf.gen.yaml --output $(1) || exit 1; \
+	done
+endef
+
+# $(call fresh,language,how it is generated,what is written by hand)
+define fresh
+	fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	{ $(call $(2),"$$fresh"); } || exit 1; \
+	diff -r --brief $(3) generated/$(1) "$$fresh" || { echo "Stale stubs: make generate"; exit 1; }; \
+	echo "generated ok: $(1)"
+endef
+
+# Each language's generators, installed once; where that cannot be done the language is skipped, by name.
+define need-go
+	$(call need,go); [ -e $(GO_PLUGINS)/.ready ] || { echo "Installing Go's generators, once"; \
+	  (for plugin in $(GO_NEEDS); do GOBIN="$(CURDIR)/$(GO_PLUGINS)" go install $$plugin || exit 1; done) \
+  && touch $(GO_PLUGINS)/.ready; } \
+	|| { echo "SKIPPED $@ of Go: its generators could not be installed"; exit 0; }
+endef
+define need-typescript
+	$(call need,npm); [ -e $(TYPESCRIPT_PLUGINS)/.ready ] || { echo "Installing TypeScript's generators, once"; \
+	  npm install --silent --prefix $(TYPESCRIPT_PLUGINS) --no-package-lock --ignore-scripts $(TYPESCRIPT_NEEDS) \
+	  && touch $(TYPESCRIPT_PLUGINS)/.ready; } \
+	|| { echo "SKIPPED $@ of TypeScript: its generators could not be installed"; exit 0; }
 endef
 
 # $(call need,tool): its path in $$tool; where it has no build the target is skipped, by name.
