@@ -27,7 +27,7 @@ ENV PATH=/opt/jobwire/bin:$PATH \
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
-EXPOSE 7272
+EXPOSE 7272 8272
 # grpc.health.v1 through the command; NOT_SERVING while it drains, so a balancer looks elsewhere in time.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["jobwire", "health", "127.0.0.1:7272"]

@@ -20,6 +20,8 @@ class ServerProcess:
         self._options = options
         self._process: subprocess.Popen[str] | None = None
         self.address = address
+        self.http = ""
+        """Where it serves HTTP; nowhere unless its options say so."""
 
     def start(self) -> None:
         """Returns when it listens: the first time on a free port, then always on the same."""
@@ -28,6 +30,7 @@ class ServerProcess:
                 [
                     *(sys.executable, "-m", "jobwire_server", "serve"),
                     *("--store", self._store, "--listen", self.address),
+                    *(() if "--http" in self._options else ("--http", "off")),
                     *self._options,
                 ],
                 stdout=subprocess.PIPE,
@@ -38,6 +41,8 @@ class ServerProcess:
         first = self._process.stdout.readline()
         assert first.startswith("listening on "), f"the server did not start: {first!r}\n{self._log.read_text()}"
         self.address = first.removeprefix("listening on ").strip()
+        if "--http" in self._options:
+            self.http = self._process.stdout.readline().partition("http://")[2].strip()
 
     @property
     def pid(self) -> int:

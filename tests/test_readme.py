@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from tests.server_process import ServerProcess, serving
 
 ADDRESS = "127.0.0.1:7272"
+HTTP = "127.0.0.1:8272"
 
 
 def commands(readme: str) -> list[str]:
@@ -55,6 +57,22 @@ def test_each_line_works_as_written_in_order_and_ends_by_itself(
         )
         assert ran.returncode == 0, f"{line}\n{ran.stdout}{ran.stderr}"
         assert ran.stdout.strip(), line
+
+
+def test_each_curl_line_works_as_written_in_order(repository: Path, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl: there is none on PATH")
+    lines = commands((repository / "docs" / "http.md").read_text())
+    lines += re.findall(r"`(curl [^`]*)`", (repository / "README.md").read_text())
+    assert len(lines) >= 6
+    with serving("memory://", tmp_path / "server.log", "127.0.0.1:0", "--http", "127.0.0.1:0") as server:
+        for line in lines:
+            assert line.startswith("curl "), line
+            command = line.replace("curl ", "curl --silent --show-error --fail-with-body ").replace(HTTP, server.http)
+            ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=False)
+            assert ran.returncode == 0, f"{line}\n{ran.stdout}{ran.stderr}"
+            assert HTTP in line, line
+            assert json.loads(ran.stdout), line
 
 
 def test_the_readme_shows_the_worker_that_the_examples_hold(repository: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from jobwire_server.config import Config, ConfigError, split_address
+from jobwire_server.config import Config, ConfigError, is_loopback
 from jobwire_server.rpc.admin_service import AdminServicer
 from jobwire_server.rpc.convert import Reader
 from jobwire_server.rpc.job_service import JobServicer
@@ -28,6 +28,7 @@ from jobwire_server.store.redis.inspection import RedisInspection
 from jobwire_server.store.redis.store import RedisStore
 from jobwire_server.store.sqlite.inspection import SqliteInspection
 from jobwire_server.store.sqlite.store import SqliteStore
+from jobwire_server.web.server import WebServer
 
 log = logging.getLogger("jobwire")
 
@@ -61,6 +62,18 @@ class App:
             reflection=config.serves_reflection,
             shares_port=config.processes > 1,
         )
+        self._web = None
+        if config.http_address is not None:
+            self._web = WebServer(
+                self._server.methods,
+                self._server.gate,
+                self._store,
+                limits=config.limits,
+                only_loopback=is_loopback(config.http_address),
+                shares_port=config.processes > 1,
+            )
+        self.http_address: str | None = None
+        """Where HTTP is served, with the port that was taken; None = nowhere, or not yet."""
         self._background: list[asyncio.Task[None]] = []
 
     @property
@@ -78,12 +91,15 @@ class App:
         try:
             await self._tell_what_was_left()
             port = await self._server.start(self._config.listen)
+            if self._web is not None and self._config.http_address is not None:
+                http_port = await self._web.start(self._config.http_address)
+                self.http_address = _with_port(self._config.http_address, http_port)
         except BaseException:
+            await self._server.stop(0)
             await self._store.close()
             raise
         self._background = [asyncio.create_task(self._claims.run()), asyncio.create_task(self._maintenance.run())]
-        host, _ = split_address(self._config.listen)
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return _with_port(self._config.listen, port)
 
     async def _tell_what_was_left(self) -> None:
         held = len((await self._store.leased(longer_than=0, limit=_COUNTED)).jobs)
@@ -97,12 +113,16 @@ class App:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.drain_timeout
         await self._server.begin_drain()
+        if self._web is not None:
+            self._web.begin_drain()
         try:
             async with asyncio.timeout_at(deadline):
                 await self._claims.drain()
         except TimeoutError:
             log.warning("some streams did not end within %g s: cut off", self._config.drain_timeout)
         await self._server.stop(max(deadline - loop.time(), 0))
+        if self._web is not None:
+            await self._web.stop(max(deadline - loop.time(), 0))
         await self._claims.finish()
         for task in self._background:
             task.cancel()
@@ -119,6 +139,11 @@ class App:
         for task in self._background:
             if task.done() and not task.cancelled():
                 log.critical("a part of the server has ended by itself", exc_info=task.exception())
+
+
+def _with_port(address: str, port: int) -> str:
+    host, _, _ = address.rpartition(":")
+    return f"{host}:{port}"
 
 
 def open_store(url: str) -> SqliteStore | RedisStore:

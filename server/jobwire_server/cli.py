@@ -56,13 +56,22 @@ _store_option = click.option(
     help="Where to serve gRPC; port 0 takes a free one.",
 )
 @click.option(
+    "--http",
+    envvar="JOBWIRE_HTTP",
+    default=None,
+    show_envvar=True,
+    metavar="HOST:PORT|off",
+    help="Where to serve HTTP, the API as JSON; port 0 takes a free one.  [default: the host of --listen, its port +"
+    " 1000]",
+)
+@click.option(
     "--processes",
     envvar="JOBWIRE_PROCESSES",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
     show_envvar=True,
-    help="Serve by so many processes behind one port, on Redis or Valkey: one for each core that is free.",
+    help="Serve by so many processes behind one port of each kind, on Redis or Valkey: one for each core that is free.",
 )
 @click.option(
     "--insecure",
@@ -100,6 +109,7 @@ def serve(
     store: str,
     listen: str,
     *,
+    http: str | None,
     processes: int,
     insecure: bool,
     reflection: bool | None,
@@ -123,6 +133,7 @@ def serve(
         config = Config(
             store=store,
             listen=listen,
+            http=http,
             processes=processes,
             insecure=insecure,
             reflection=reflection,

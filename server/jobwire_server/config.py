@@ -9,6 +9,8 @@ from jobwire_server.domain.limits import Limits
 
 DEFAULT_STORE = "sqlite:///jobwire.db"
 DEFAULT_LISTEN = "127.0.0.1:7272"
+HTTP_ABOVE = 1000
+"""How far the port of HTTP stands above that of gRPC where nothing else is said."""
 
 
 class ConfigError(Exception):
@@ -21,6 +23,8 @@ class Config:
 
     store: str = DEFAULT_STORE
     listen: str = DEFAULT_LISTEN
+    http: str | None = None
+    """None = the host of `listen`, HTTP_ABOVE its port, or a free one where that is 0; "off" = there is none."""
     processes: int = 1
     """How many share the port; more than one only where the store is a server of its own."""
     insecure: bool = False
@@ -38,32 +42,54 @@ class Config:
             raise ConfigError(
                 f"--processes {self.processes}: a SQLite file belongs to one process; several share a Redis or Valkey"
             )
+        http = self.http_address
         if self.is_open and not self.insecure:
             raise ConfigError(
                 f"--listen {self.listen}: others can reach this address, and there is no TLS or login yet;"
                 " listen on 127.0.0.1, or say --insecure if the network around it is yours"
             )
+        if http is not None and not is_loopback(http) and not self.insecure:
+            raise ConfigError(
+                f"--http {http}: others can reach this address, and there is no TLS or login yet;"
+                " serve it on 127.0.0.1, or say --insecure if the network around it is yours"
+            )
 
     @property
     def is_open(self) -> bool:
         """Others than this machine can reach it."""
-        return not _is_loopback(split_address(self.listen)[0])
+        return not is_loopback(self.listen)
+
+    @property
+    def http_address(self) -> str | None:
+        """Where to serve HTTP; None = nowhere. Raises ConfigError."""
+        if self.http == "off":
+            return None
+        if self.http is not None:
+            split_address(self.http, setting="--http", example="127.0.0.1:8272")
+            return self.http
+        _, port = split_address(self.listen)
+        host, _, _ = self.listen.rpartition(":")
+        if port > 65535 - HTTP_ABOVE:
+            raise ConfigError(f"--listen {self.listen}: there is no port {port + HTTP_ABOVE} for HTTP; say --http too")
+        return f"{host}:{port + HTTP_ABOVE if port else 0}"
 
     @property
     def serves_reflection(self) -> bool:
         return not self.is_open if self.reflection is None else self.reflection
 
 
-def split_address(address: str) -> tuple[str, int]:
+def split_address(address: str, *, setting: str = "--listen", example: str = DEFAULT_LISTEN) -> tuple[str, int]:
     """`host:port` in its parts; an IPv6 host stands in brackets."""
     host, colon, port = address.rpartition(":")
     has_brackets = host.startswith("[") and host.endswith("]")
     if not colon or not host or (":" in host and not has_brackets) or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"--listen {address}: expected HOST:PORT, such as {DEFAULT_LISTEN} or [::1]:7272")
+        raise ConfigError(f"{setting} {address}: expected HOST:PORT, such as {example} or [::1]:7272")
     return (host[1:-1] if has_brackets else host), int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Nobody but this machine can reach it."""
+    host, _ = split_address(address)
     if host == "localhost":
         return True
     try:

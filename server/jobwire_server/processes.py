@@ -1,11 +1,13 @@
 """Several servers behind one port: a parent that starts them, starts those anew that die, and stops them.
 
-The kernel spreads connections over them. They know nothing of each other; what they share is the store, as servers on
-several machines do. Nothing here imports gRPC: it must not be there when a process forks.
+HTTP has one port for all of them as well. The kernel spreads connections over them. They know nothing of each other;
+what they share is the store, as servers on several machines do. Nothing here imports gRPC: it must not be there when a
+process forks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -32,15 +34,20 @@ def serve_by_many(config: Config) -> int:
 
     Answers the exit code: the first that is not 0 among theirs. Each child ends when its parent does.
     """
-    try:
-        held, address = hold(config.listen)
-    except CannotListen as error:
-        click.echo(f"jobwire: {error}", err=True)
-        return EXIT_FAILED
-    with held:
+    with contextlib.ExitStack() as stack:
+        try:
+            held, listen = hold(config.listen)
+            stack.enter_context(held)
+            http = "off"
+            if config.http_address is not None:
+                held, http = hold(config.http_address, setting="--http")
+                stack.enter_context(held)
+        except CannotListen as error:
+            click.echo(f"jobwire: {error}", err=True)
+            return EXIT_FAILED
         # Waited for below, one by one: none can come in between.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        return _Family(replace(config, listen=address)).live()
+        return _Family(replace(config, listen=listen, http=http)).live()
 
 
 class _Family:

@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from jobwire_server.app import App
-from jobwire_server.config import Config
+from jobwire_server.config import Config, is_loopback
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED
 from jobwire_server.rpc.ports import CannotListen
 from jobwire_server.store.base import CannotOpen, StoreInfo
@@ -70,7 +70,7 @@ async def _serve(config: Config, announce: Callable[[str], None], parent: int | 
     except (CannotOpen, CannotListen) as error:
         click.echo(f"jobwire: {error}", err=True)
         return EXIT_FAILED
-    announce(_greeting(address, config, await app.store.info()))
+    announce(_greeting(address, app.http_address, config, await app.store.info()))
 
     stop_asked, broken = asyncio.create_task(asked.wait()), asyncio.create_task(app.broken())
     await asyncio.wait([stop_asked, broken], return_when=asyncio.FIRST_COMPLETED)
@@ -104,7 +104,7 @@ def _heed_the_end_of(parent: int, loop: asyncio.AbstractEventLoop, asked: asynci
     asked.set()
 
 
-def _greeting(address: str, config: Config, info: StoreInfo) -> str:
+def _greeting(address: str, http: str | None, config: Config, info: StoreInfo) -> str:
     """The address alone on the first line, for programs; then what a newcomer needs next."""
     promise = {
         "fsynced": "an OK means it is on the disk",
@@ -113,9 +113,10 @@ def _greeting(address: str, config: Config, info: StoreInfo) -> str:
     }
     lines = [
         f"listening on {address}",
+        *([] if http is None else [f"http         http://{http}"]),
         f"store        {info.url}  ({info.engine}; {promise.get(info.durability, info.durability)})",
     ]
-    if config.is_open:
+    if config.insecure and (config.is_open or (http is not None and not is_loopback(http))):
         lines += ["", "WARNING: no TLS and no login: whoever reaches this port can do anything."]
     here = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
     folder = Path(sys.prefix).parent  # a checkout has its environment in .venv, and examples beside it

@@ -9,6 +9,8 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -34,7 +36,8 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(valkey: ValkeyProcess, log: Path) -> Iterator[ServerProcess]:
     valkey.flush()
-    with serving(Keyspace(valkey, "processes").url, log, "127.0.0.1:0", "--processes", "2") as running:
+    options = ("--processes", "2", "--http", "127.0.0.1:0")
+    with serving(Keyspace(valkey, "processes").url, log, "127.0.0.1:0", *options) as running:
         yield running
 
 
@@ -89,6 +92,26 @@ async def test_connections_are_spread_over_processes_that_share_one_store(server
         assert min(taken) > 0, taken
         counted = [(await JobServiceStub(channel).CountJobs(api.CountJobsRequest())).total for channel in channels]
         assert counted == [CONNECTIONS] * CONNECTIONS
+
+
+async def test_http_is_served_by_all_of_them_on_one_port(server: ServerProcess, log: Path) -> None:
+    await seen(lambda: "share the port" in said(log))
+    first, second = children(log)
+    for stopped in (first, second):  # whichever is left answers, so both do
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            await seen(lambda: is_ready(server.http))
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+def is_ready(address: str) -> bool:
+    """Asks anew until the kernel gives the connection to one that is not stopped."""
+    try:
+        with urlopen(f"http://{address}/readyz", timeout=0.2) as answer:
+            return bool(answer.status == 200)
+    except (TimeoutError, URLError):
+        return False
 
 
 async def test_a_process_that_dies_is_followed_by_another(server: ServerProcess, log: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner
@@ -64,6 +66,57 @@ def test_a_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
         ran = CliRunner().invoke(main, ["serve", "--store", f"sqlite:///{tmp_path}/a.db", "--listen", address])
     assert ran.exit_code == 1
     assert f"{address} is in use by another process" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "http", "at"),
+    [
+        ("127.0.0.1:7272", None, "127.0.0.1:8272"),
+        ("127.0.0.1:0", None, "127.0.0.1:0"),
+        ("[::1]:7000", None, "[::1]:8000"),
+        ("127.0.0.1:7272", "localhost:80", "localhost:80"),
+        ("127.0.0.1:65535", "off", None),
+    ],
+)
+def test_http_stands_a_thousand_above_grpc_unless_told_otherwise(listen: str, http: str | None, at: str | None) -> None:
+    assert Config(listen=listen, http=http).http_address == at
+
+
+@pytest.mark.parametrize(
+    ("listen", "http", "says"),
+    [
+        ("127.0.0.1:65000", None, "say --http too"),
+        ("127.0.0.1:7272", "on", "--http on: expected HOST:PORT"),
+        ("127.0.0.1:7272", "0.0.0.0:8272", "--http 0.0.0.0:8272: others can reach.*--insecure"),
+    ],
+)
+def test_an_address_for_http_that_will_not_do_is_refused(listen: str, http: str | None, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Config(listen=listen, http=http)
+
+
+def test_a_port_of_http_that_is_taken_is_said_so(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        options = ["--store", f"sqlite:///{tmp_path}/a.db", "--listen", "127.0.0.1:0", "--http", address]
+        ran = CliRunner().invoke(main, ["serve", *options])
+    assert ran.exit_code == 1
+    assert f"{address} is in use by another process; --http 127.0.0.1:0 takes a free port" in ran.stderr
+
+
+def test_http_is_served_until_the_signal_and_off_where_it_is_not_wanted(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with serving("memory://", log, "127.0.0.1:0", "--http", "127.0.0.1:0") as server:
+        with urlopen(f"http://{server.http}/readyz", timeout=10) as answer:
+            assert answer.status == 200
+        assert server.terminate() == 0
+        with pytest.raises(URLError, match="refused"):
+            urlopen(f"http://{server.http}/readyz", timeout=10)
+    assert "Traceback" not in log.read_text()
+    with serving("memory://", tmp_path / "other.log", "127.0.0.1:0", "--http", "off") as server:
+        assert not server.http
 
 
 def test_a_second_server_on_one_file_is_told_who_has_it(tmp_path: Path) -> None:

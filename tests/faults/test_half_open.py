@@ -91,7 +91,7 @@ async def test_a_server_notices_that_the_client_of_a_stream_is_gone() -> None:
 async def test_a_worker_notices_that_its_server_is_gone_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     eager_client(monkeypatch)
     monkeypatch.setattr(app, "Server", partial(Server, pings=Pings(allowed_every=EAGER.allowed_every)))
-    served = App(Config(store="memory://", listen="127.0.0.1:0"))
+    served = App(Config(store="memory://", listen="127.0.0.1:0", http="off"))
     address = await served.start()
     async with Proxy(int(address.rpartition(":")[2])) as proxy, AsyncClient(address) as client:
         worker = Worker(proxy.address)

@@ -81,7 +81,7 @@ async def store_url(engine: str, keyspace: Keyspace | None, tmp_path: Path) -> A
 
 @pytest.fixture
 async def wire(store_url: str) -> AsyncIterator[Wire]:
-    app = App(Config(store=store_url, listen="127.0.0.1:0", drain_timeout=1))
+    app = App(Config(store=store_url, listen="127.0.0.1:0", http="off", drain_timeout=1))
     address = await app.start()
     try:
         async with grpc.aio.insecure_channel(address) as channel:

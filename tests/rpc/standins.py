@@ -116,6 +116,7 @@ class Running:
     channel: Any
     """Untyped: the stubs know no channel that carries plain bytes."""
     port: int
+    limits: Limits
 
     @property
     def jobs(self) -> Any:
@@ -135,7 +136,7 @@ async def running(*, reflection: bool = True, pings: Pings = PINGS, **limits: in
     port = await server.start("127.0.0.1:0")
     try:
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Running(server, services, channel, port)
+            yield Running(server, services, channel, port, given)
     finally:
         # One that is left running by a test that failed hangs a later one, in the end of gRPC's own thread.
         await server.stop(grace=1)

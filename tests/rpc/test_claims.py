@@ -143,7 +143,7 @@ async def test_a_newer_stream_of_a_worker_ends_the_older_one(wire: Wire) -> None
 async def test_a_newer_stream_at_another_server_ends_the_older_one_though_it_is_idle(
     wire: Wire, store_url: str
 ) -> None:
-    other = App(Config(store=store_url, listen="127.0.0.1:0", drain_timeout=1))
+    other = App(Config(store=store_url, listen="127.0.0.1:0", http="off", drain_timeout=1))
     address = await other.start()
     async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(FOREVER):
         elsewhere = Wire(other, address, channel)

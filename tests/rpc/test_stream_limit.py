@@ -28,7 +28,7 @@ LIMIT: Final = 2
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
     limits = Limits(streams_per_principal=LIMIT)
-    app = App(Config(store="memory://", listen="127.0.0.1:0", drain_timeout=1, limits=limits))
+    app = App(Config(store="memory://", listen="127.0.0.1:0", http="off", drain_timeout=1, limits=limits))
     address = await app.start()
     async with grpc.aio.insecure_channel(address) as channel:
         yield Wire(app, address, channel)

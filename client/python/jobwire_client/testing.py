@@ -49,7 +49,7 @@ def serving(store: str = "memory://") -> Iterator[Server]:
     """
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, "serve", "--store", store, "--listen", "127.0.0.1:0"],
+            [sys.executable, "-c", _PROGRAM, "serve", "--store", store, "--listen", "127.0.0.1:0", "--http", "off"],
             env={name: value for name, value in os.environ.items() if not name.startswith("JOBWIRE_")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -45,6 +45,7 @@ class JobwireError(Exception):
         field: str | None = None,
         retry_after: int | None = None,
         metadata: Mapping[str, str] | None = None,
+        quoted: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -53,6 +54,8 @@ class JobwireError(Exception):
         """Path of the field at fault, such as `job.retry_policy.jitter`."""
         self.retry_after = retry_after
         """Microseconds after which the same call may succeed; None where repeating it does not help."""
+        self.quoted = quoted
+        """Words of the caller's own, which it alone is told: what it sent has no place in a log."""
         self.metadata = {**({} if field is None else {"field": field}), **(metadata or {})}
 
 

@@ -3,6 +3,8 @@
 It wraps a method when that is registered instead of standing in grpc's chain of interceptors: a call pays for it once,
 and health and reflection never pass it. Both sides of it are bytes, so that a message that cannot be parsed or an
 answer that cannot be written is answered by us; grpc would log a traceback and tell the client UNKNOWN with its text.
+
+`Gate.answer` knows nothing of gRPC's contexts: calls that come over HTTP pass through it as well.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode, aio
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     Context: TypeAlias = aio.ServicerContext[bytes, bytes]
 else:
     Context = aio.ServicerContext
-
-Request = TypeVar("Request", bound=Message)
 
 CALL_RETRY: Final = 100_000
 """Microseconds after which a call that met a full server may find room."""
@@ -43,8 +44,53 @@ class PeerGone(Exception):
     """A message could not be written: nobody is there to be told anything."""
 
 
+class Refused(Exception):
+    """A call has failed: its caller is to be told the refusal. The log has been told."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class Caller(Protocol):
+    """Whoever calls, as the log names it."""
+
+    def peer(self) -> str: ...
+
+
+class Codec(NamedTuple):
+    """How messages travel."""
+
+    read: Callable[[type[Message], bytes], Message]
+    """Raises DecodeError, or a JobwireError that says more."""
+    write: Callable[[Message], bytes]
+
+
+PROTO: Final = Codec(
+    lambda request_class, raw: request_class.FromString(raw), lambda message: message.SerializeToString()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC of the contract, and the coroutine that serves it."""
+
+    name: str
+    """Such as `GetJob`."""
+    request_class: type[Message]
+    is_stream: bool
+    behavior: Callable[..., Awaitable[Any]] | None
+    """`(request, context) -> response`, or for a stream `(request, context) -> None`. None = not built."""
+
+    def built(self) -> Callable[..., Awaitable[Any]]:
+        if self.behavior is None:
+            missing = f"{self.name} is in the contract, but this version of the server does not have it yet"
+            raise JobwireError(Reason.NOT_BUILT, missing)
+        return self.behavior
+
+
 class Gate:
-    """Wraps the methods of one server and knows what is under way in them."""
+    """Knows what is under way in the methods of one server, and lets calls in."""
 
     def __init__(self, *, calls_in_flight: int) -> None:
         self._limit = calls_in_flight
@@ -54,45 +100,44 @@ class Gate:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def unary(
-        self,
-        method: str,
-        request_class: type[Request],
-        behavior: Callable[[Request, Context], Awaitable[Message]],
-    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        """A method that answers once."""
+    async def answer(self, method: Method, raw: bytes, caller: Caller, codec: Codec) -> bytes:
+        """What a method that answers once says, written as `codec` has it. Raises Refused."""
+        self._enter()
+        try:
+            behavior = method.built()
+            self._admit()
+            self._calls += 1
+            try:
+                answer: Message = await behavior(_parsed(method, raw, codec), caller)
+                return codec.write(answer)
+            finally:
+                self._calls -= 1
+        except (asyncio.CancelledError, aio.AbortError):
+            raise
+        except Exception as error:  # whatever it is, the caller gets a status and no text of it
+            raise Refused(_told(error, method, caller)) from error
+        finally:
+            self._leave()
+
+    def unary(self, method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        """A method that answers once, for gRPC."""
 
         async def call(raw: bytes, context: Context) -> bytes:
-            self._enter()
             try:
-                self._admit()
-                self._calls += 1
-                try:
-                    return (await behavior(_parsed(request_class, raw, method), context)).SerializeToString()
-                finally:
-                    self._calls -= 1
-            except (asyncio.CancelledError, aio.AbortError):
-                raise
-            except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status and no text of it
-                told = _told(error, method, context)
-            finally:
-                self._leave()
+                return await self.answer(method, raw, context, PROTO)
+            except Refused as refused:
+                told = refused.refusal
             return await context.abort(told.code, told.message, told.trailers())
 
         return call
 
-    def stream(
-        self,
-        method: str,
-        request_class: type[Request],
-        behavior: Callable[[Request, Context], Awaitable[None]],
-    ) -> Callable[[bytes, Context], Awaitable[None]]:
-        """A method that writes to its context as often as it likes. The services limit streams."""
+    def stream(self, method: Method) -> Callable[[bytes, Context], Awaitable[None]]:
+        """A method that writes to its context as often as it likes, for gRPC. The services limit streams."""
 
         async def call(raw: bytes, context: Context) -> None:
             self._enter()
             try:
-                await behavior(_parsed(request_class, raw, method), context)
+                await method.built()(_parsed(method, raw, PROTO), context)
                 return
             except (asyncio.CancelledError, aio.AbortError):
                 raise
@@ -135,32 +180,21 @@ class Gate:
             self._idle.set()
 
 
-def unbuilt(method: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    """Stands for a method of the contract that nobody has written yet."""
-
-    async def call(_: bytes, context: Context) -> bytes:
-        missing = f"{method} is in the contract, but this version of the server does not have it yet"
-        told = _told(JobwireError(Reason.NOT_BUILT, missing), method, context)
-        return await context.abort(told.code, told.message, told.trailers())
-
-    return call
-
-
-def _parsed(request_class: type[Request], raw: bytes, method: str) -> Request:
+def _parsed(method: Method, raw: bytes, codec: Codec) -> Message:
     try:
-        return request_class.FromString(raw)
+        return codec.read(method.request_class, raw)
     except DecodeError as error:
-        raise JobwireError(Reason.INVALID_MESSAGE, f"the bytes are not the message that {method} takes") from error
+        raise JobwireError(Reason.INVALID_MESSAGE, f"the bytes are not the message that {method.name} takes") from error
 
 
-def _told(error: Exception, method: str, context: Context) -> Refusal:
+def _told(error: Exception, method: Method, caller: Caller) -> Refusal:
     """What the caller is told; the log is told more of it when the fault is ours."""
     told = refusal(error)
     log.log(
         _LEVELS.get(told.code, logging.INFO),
         "%s from %s: %s %s: %s",
-        method,
-        context.peer(),
+        method.name,
+        caller.peer(),
         told.code.name,
         told.reason.value,
         # Ids and names in it came from a caller: no line breaks, no terminal codes.

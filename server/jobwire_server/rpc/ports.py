@@ -10,24 +10,25 @@ class CannotListen(Exception):
     """The address is taken, or not one of this machine."""
 
 
-def check_free(address: str) -> None:
+def check_free(address: str, *, setting: str = "--listen") -> None:
     """Raises CannotListen. Asks the kernel first: grpc says why in a line for C programmers, and not to us."""
     # As grpc does: a port that only lingers from a server that has just ended is free.
-    _bind(address, socket.SO_REUSEADDR).close()
+    bind(address, socket.SO_REUSEADDR, setting=setting).close()
 
 
-def hold(address: str) -> tuple[socket.socket, str]:
+def hold(address: str, *, setting: str = "--listen") -> tuple[socket.socket, str]:
     """Takes the port for processes that share it, and for nobody else as long as the socket is open.
 
     Answers the address with the port that was taken. It does not listen, so it is given no connection. CannotListen.
     """
-    check_free(address)  # sharing would let us in beside any other server that shares
-    held = _bind(address, socket.SO_REUSEPORT)
+    check_free(address, setting=setting)  # sharing would let us in beside any other server that shares
+    held = bind(address, socket.SO_REUSEPORT, setting=setting)
     host, _, _ = address.rpartition(":")
     return held, f"{host}:{held.getsockname()[1]}"
 
 
-def _bind(address: str, option: int) -> socket.socket:
+def bind(address: str, option: int, *, setting: str) -> socket.socket:
+    """A socket at the address, with an option of its own. CannotListen, which names the setting that would help."""
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
@@ -42,7 +43,7 @@ def _bind(address: str, option: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CannotListen(
-                f"{address} is in use by another process; --listen {host}:0 takes a free port"
+                f"{address} is in use by another process; {setting} {host}:0 takes a free port"
             ) from error
         raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from error
     return bound

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from jobwire.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2, worker_service_pb2
 from jobwire_server.domain.limits import Limits
-from jobwire_server.rpc.interceptors import Gate, unbuilt
+from jobwire_server.rpc.interceptors import Gate, Method
 from jobwire_server.rpc.ports import CannotListen, check_free
 
 SERVICES: Final[dict[str, ServiceDescriptor]] = {
@@ -69,19 +69,21 @@ class Server:
         pings: Pings = PINGS,
     ) -> None:
         """`shares_port`: other processes listen on it as well, and somebody has seen to it that they are ours."""
-        self._servicers = {servicer.SERVICE: servicer for servicer in servicers}
+        self.methods: Mapping[str, Method] = dict(_methods({servicer.SERVICE: servicer for servicer in servicers}))
+        """Every RPC of the contract, built or not, by its path, such as `/jobwire.v1.JobService/GetJob`."""
         self._limits = limits
         self._pings = pings
         self._reflection = reflection
         self._shares_port = shares_port
-        self._gate = Gate(calls_in_flight=limits.calls_in_flight)
+        self.gate = Gate(calls_in_flight=limits.calls_in_flight)
+        """What lets calls in, whichever way they come."""
         self._health = health.aio.HealthServicer()
         self._server: aio.Server | None = None
 
     async def start(self, address: str) -> int:
         """Listens on `host:port` and answers the port, which is a free one when 0 was asked for."""
         server = aio.server(options=_options(self._limits, self._pings, shares_port=self._shares_port))
-        server.add_generic_rpc_handlers(list(_handlers(self._gate, self._servicers)))
+        server.add_generic_rpc_handlers(list(_handlers(self.gate, self.methods)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in SERVICES:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -110,10 +112,10 @@ class Server:
         if self._server is None:
             return
         await self.begin_drain()
-        self._gate.close()
+        self.gate.close()
         try:
             async with asyncio.timeout(grace):
-                await self._gate.idle()
+                await self.gate.idle()
         except TimeoutError:
             pass  # what is still under way has had its time
         await self._server.stop(min(grace, _LAST_WORDS))
@@ -124,24 +126,34 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-def _handlers(gate: Gate, servicers: dict[str, Servicer]) -> Iterator[grpc.GenericRpcHandler]:
+def _methods(servicers: dict[str, Servicer]) -> Iterator[tuple[str, Method]]:
     for service in SERVICES.values():
         servicer = servicers.get(service.full_name)
-        methods = {method.name: _handler(gate, servicer, method) for method in service.methods}
-        yield grpc.method_handlers_generic_handler(service.full_name, methods)
+        for method in service.methods:
+            yield (
+                f"/{service.full_name}/{method.name}",
+                Method(
+                    method.name,
+                    GetMessageClass(method.input_type),
+                    method.server_streaming,
+                    getattr(servicer, snake_case(method.name), None),
+                ),
+            )
 
 
-def _handler(gate: Gate, servicer: Servicer | None, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
-    # No (de)serializers: bytes in, bytes out, the gate does both.
-    behavior = getattr(servicer, snake_case(method.name), None)
-    request_class = GetMessageClass(method.input_type)
-    if method.server_streaming:
-        if behavior is None:
-            return grpc.unary_stream_rpc_method_handler(unbuilt(method.name))
-        return grpc.unary_stream_rpc_method_handler(gate.stream(method.name, request_class, behavior))
-    if behavior is None:
-        return grpc.unary_unary_rpc_method_handler(unbuilt(method.name))
-    return grpc.unary_unary_rpc_method_handler(gate.unary(method.name, request_class, behavior))
+def _handlers(gate: Gate, methods: Mapping[str, Method]) -> Iterator[grpc.GenericRpcHandler]:
+    for service in SERVICES:
+        # No (de)serializers: bytes in, bytes out, the gate does both.
+        yield grpc.method_handlers_generic_handler(
+            service,
+            {
+                method.name: grpc.unary_stream_rpc_method_handler(gate.stream(method))
+                if method.is_stream
+                else grpc.unary_unary_rpc_method_handler(gate.unary(method))
+                for path, method in methods.items()
+                if path.startswith(f"/{service}/")
+            },
+        )
 
 
 def _admitted(limits: Limits) -> int:

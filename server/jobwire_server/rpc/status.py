@@ -67,6 +67,8 @@ class Refusal:
     field: str | None = None
     retry_after: int | None = None
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    quoted: str = ""
+    """What the message goes on with for the caller alone: words of its own."""
 
     @property
     def code(self) -> StatusCode:
@@ -75,7 +77,8 @@ class Refusal:
     def trailers(self) -> tuple[tuple[str, str | bytes], ...]:
         return (DETAILS_TRAILER, self.status().SerializeToString()), (REASON_TRAILER, self.reason.value)
 
-    def status(self) -> status_pb2.Status:
+    def details(self) -> list[Message]:
+        """What programs read: ErrorInfo first."""
         details: list[Message] = [
             error_details_pb2.ErrorInfo(reason=self.reason.value, domain=DOMAIN, metadata=self.metadata)
         ]
@@ -85,8 +88,11 @@ class Refusal:
         if self.retry_after is not None:
             delay = Duration(seconds=self.retry_after // SECOND, nanos=self.retry_after % SECOND * 1000)
             details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        return details
+
+    def status(self) -> status_pb2.Status:
         packed = []
-        for detail in details:
+        for detail in self.details():
             packed.append(Any())
             packed[-1].Pack(detail)
         return status_pb2.Status(code=number(self.code), message=self.message, details=packed)
@@ -110,6 +116,7 @@ def refusal(error: Exception) -> Refusal:
                 field=error.field,
                 retry_after=error.retry_after,
                 metadata=metadata,
+                quoted=_cut(error.quoted, _MESSAGE_LENGTH),
             )
         case StoreUnavailable():
             return Refusal(
