@@ -22,7 +22,8 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import HOUR, SECOND, Job, JobError, JobState
 from jobwire_server.domain.move import Move
-from jobwire_server.store.base import CreateOutcome, Renewal, StoreUnavailable, WorkerInfo
+from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.store.base import CreateOutcome, Renewal, StoreUnavailable
 from jobwire_server.store.redis import scripts
 from jobwire_server.store.redis.store import RedisStore
 

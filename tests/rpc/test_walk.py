@@ -41,7 +41,7 @@ BUILT: Final = {
         "DeleteJobs",
         "DeleteJob",
     },
-    "jobwire.v1.WorkerService": {"Heartbeat"},
+    "jobwire.v1.WorkerService": {"Heartbeat", "ListWorkers", "DrainWorker"},
     "jobwire.v1.QueueService": {"ListQueues", "GetQueue", "UpdateQueue", "PurgeQueue"},
     "jobwire.v1.AdminService": {"GetServerInfo"},
 }

@@ -11,10 +11,11 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import SECOND, NewJob
 from jobwire_server.domain.limits import KIB, Limits
+from jobwire_server.domain.worker import WorkerInfo
 from jobwire_server.service.claim_events import Assigned, ClaimSpec, Draining, KeepAlive
 from jobwire_server.service.claim_stream import BYTES_AT_ONCE, REQUESTS_AT_ONCE, ClaimStream
 from jobwire_server.service.claims import ClaimService
-from jobwire_server.store.base import ClaimRequest, Claims, WorkerInfo
+from jobwire_server.store.base import ClaimRequest, Claims
 from jobwire_server.store.sqlite.store import SqliteStore
 
 

@@ -15,11 +15,12 @@ from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import SECOND, NewJob
 from jobwire_server.domain.limits import Limits
 from jobwire_server.domain.queue import QueueChanges
+from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.service import claims
-from jobwire_server.service.claim_events import Assigned, ClaimSpec
+from jobwire_server.service.claim_events import Assigned, ClaimSpec, Draining
 from jobwire_server.service.claim_stream import ClaimStream
 from jobwire_server.service.claims import ClaimService
-from jobwire_server.store.base import ClaimRequest, Claims, Hints, Queues, StoreUnavailable, WorkerInfo, Workers
+from jobwire_server.store.base import ClaimRequest, Claims, Hints, Queues, StoreUnavailable, Workers
 from jobwire_server.store.sqlite.store import SqliteStore
 
 STREAMS: Final = 100
@@ -49,12 +50,16 @@ class Silent(SqliteStore):
             raise StoreUnavailable("away")
         return await super().queues(names=names, after=after, limit=limit)
 
-    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000) -> Workers:
-        workers = await super().workers(ids=ids, after=after, limit=limit)
+    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
+        workers = await super().workers(ids=ids, after=after, limit=limit, jobs=jobs)
         async with self._looked:
             self.calls["workers"] += 1
             self._looked.notify_all()
         return workers
+
+    async def seen(self, worker_ids: Sequence[str]) -> None:
+        self.calls["seen"] += 1
+        await super().seen(worker_ids)
 
     async def looked(self, times: int) -> None:
         """Returns when it has been looked at so many times more."""
@@ -95,12 +100,15 @@ class Worker:
         self._stream = stream
         self.next = asyncio.create_task(stream.next())
 
+    def read_on(self) -> None:
+        self.next = asyncio.create_task(self._stream.next())
+
     async def jobs(self) -> list[str]:
         """The ids of the jobs that it is told of next; goes on reading."""
         async with asyncio.timeout(PATIENCE):
             event = await self.next
         assert isinstance(event, Assigned)
-        self.next = asyncio.create_task(self._stream.next())
+        self.read_on()
         return [assignment.job.id for assignment in event.assignments]
 
     async def refusal(self) -> Reason:
@@ -217,3 +225,33 @@ async def test_an_idle_stream_ends_when_its_worker_has_opened_a_newer_one_at_ano
         await store.create([NewJob(id="a")])
         assert await newer.jobs() == ["a"]
         await newer.close()
+
+
+async def test_a_drain_that_no_hint_told_of_is_found_and_so_is_its_end(service: ClaimService, store: Silent) -> None:
+    worker = await opened(service, "w")
+    await store.looked(2)
+    await store.direct("w", Directive.TERMINATE)
+    async with asyncio.timeout(PATIENCE):
+        assert await worker.next == Draining(None)
+    worker.read_on()
+    await store.create([NewJob(id="a")])
+    store.calls.clear()
+    await store.looked(5)
+    assert store.calls["claim"] == 0, "it stands in no line"
+    await store.direct("w", Directive.NONE)
+    assert await worker.jobs() == ["a"]
+    await worker.close()
+
+
+async def test_workers_that_do_not_beat_are_said_to_be_there_only_so_often(
+    service: ClaimService, store: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = [await opened(service, f"w{i}") for i in range(3)]
+    await store.looked(5)
+    assert store.calls["seen"] == 0, "they have just been heard"
+    monkeypatch.setattr(claims, "SEEN_EVERY", 0)
+    await store.looked(2)
+    assert store.calls["seen"] > 0
+    assert all(record.last_seen > record.last_beat for record in (await store.workers()).workers)
+    for worker in workers:
+        await worker.close()

@@ -16,6 +16,7 @@ from tests.store.tape import (
     Create,
     Decide,
     Delete,
+    Direct,
     Find,
     Leased,
     Moves,
@@ -26,6 +27,7 @@ from tests.store.tape import (
     PutQueue,
     Remove,
     Renew,
+    Seen,
     Sign,
     Step,
     Sweep,
@@ -35,6 +37,7 @@ from tests.store.tape import (
 
 from jobwire_server.domain.guard import is_overdue
 from jobwire_server.domain.job import DAY, ENDED, HOUR, MINUTE, SECOND, Job, JobState
+from jobwire_server.domain.worker import Directive
 from jobwire_server.store.base import REFUSED_FOR
 
 IDS: Final = "abcde"
@@ -192,6 +195,16 @@ class _Writer:
     def beat(self) -> Step:
         return Beat(self._pick(WORKERS), self._pick((None, None, 0, 1, -1)), self._pick(("", "host")))
 
+    def seen(self) -> Step:
+        return Seen(self._pick(((), WORKERS[:1], WORKERS[1:])))
+
+    def direct(self) -> Step:
+        # Mostly lifted again: a drained worker claims nothing, and most of what can happen begins with a claim.
+        drained = [id for id, each in self._player.model.accounts.items() if each.directive is not Directive.NONE]
+        if drained:
+            return Direct(self._pick(sorted(drained)), self._pick(("none", "none", "terminate")))
+        return Direct(self._pick((*WORKERS, "unknown")), self._pick(("quiet", "terminate", "none")))
+
     def delete(self) -> Step:
         state = self._pick(sorted({job.state for job in self._player.model.jobs.values()}) or [JobState.QUEUED])
         ids = self._few(lambda: self._id(lambda job: job.state is state))
@@ -217,7 +230,8 @@ class _Writer:
 
     def names(self) -> Step:
         verb, names = self._pick((("queues", (*QUEUES, "none")), ("workers", WORKERS)))
-        return Names(verb, self._pick(((), names[:1], names[:0:-1])), bite=self._pick((1000, 1, 2)))
+        jobs = self._pick((0, 1, 100)) if verb == "workers" else 0
+        return Names(verb, self._pick(((), names[:1], names[:0:-1])), bite=self._pick((1000, 1, 2)), jobs=jobs)
 
     def find(self) -> Step:
         now = self._player.clock.now
@@ -282,6 +296,8 @@ _KINDS: Final = (
     *[_Writer.renew] * 4,
     *[_Writer.wait] * 6,
     *[_Writer.beat] * 3,
+    *[_Writer.direct] * 2,
+    _Writer.seen,
     *[_Writer.promote] * 2,
     *[_Writer.purge] * 2,
     *[_Writer.overdue, _Writer.leased],

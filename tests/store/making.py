@@ -14,16 +14,8 @@ from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Guard, Outcome
 from jobwire_server.domain.job import SECOND, Job, JobState, NewJob, Verb
 from jobwire_server.domain.move import AnyMove, JobChanges, Move
-from jobwire_server.store.base import (
-    Claimed,
-    ClaimOutcome,
-    ClaimRequest,
-    Hints,
-    QueueRecord,
-    Standing,
-    Store,
-    WorkerRecord,
-)
+from jobwire_server.domain.worker import WorkerRecord
+from jobwire_server.store.base import Claimed, ClaimOutcome, ClaimRequest, Hints, QueueRecord, Standing, Store
 from jobwire_server.store.listener import merged
 
 START = 1_700_000_000_000_000

@@ -16,6 +16,7 @@ from jobwire_server.domain.guard import Outcome, is_overdue, judge
 from jobwire_server.domain.job import DAY, DEFAULT_RETENTION, MINUTE, Job, JobState, NewJob, Progress, Verb
 from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import FORGOTTEN_AFTER, Queue, QueueChanges, next_queue_time, rank
+from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.store import base
 from jobwire_server.store.base import ClaimOutcome, CreateOutcome
 
@@ -33,8 +34,11 @@ def _standing(job: Job | None) -> base.Standing | None:
 class Account:
     """A worker, and what became of its deliveries."""
 
-    info: base.WorkerInfo
+    info: WorkerInfo
+    register_time: int
     last_beat: int
+    last_seen: int = 0
+    directive: Directive = Directive.NONE
     returns: int = 0
     returned_at: int = 0
     returned_claim: int | None = None
@@ -168,6 +172,8 @@ class Model:
         if request.session < account.info.session:
             return ClaimOutcome.SUPERSEDED
         account.info = replace(account.info, session=request.session)
+        if account.directive is not Directive.NONE:
+            return ClaimOutcome.QUIET
         if account.silent:
             return ClaimOutcome.SILENT
         is_refused = account.returns >= base.MAX_RETURNED and self.now < account.returned_at + base.REFUSED_FOR
@@ -203,13 +209,23 @@ class Model:
         left = max(0, job.score - self.now)
         return base.Renewed(Outcome.OK, left, job.cancel_requested, job.cancel_reason, _standing(job))
 
-    def beat(self, worker: base.WorkerInfo) -> bool:
+    def beat(self, worker: WorkerInfo) -> Directive | None:
         account = self._account(worker.id)
         if 0 < worker.session < account.info.session:
-            return False
-        said = {name: getattr(worker, name) for name in base.WorkerInfo.__slots__ if getattr(worker, name)}
+            return None
+        said = {name: getattr(worker, name) for name in WorkerInfo.__slots__ if getattr(worker, name)}
         account.info = replace(account.info, **said)  # what it leaves unsaid stays
         account.last_beat, account.silent = self.now, False
+        return account.directive
+
+    def seen(self, worker_ids: Sequence[str]) -> None:
+        for id in self.accounts.keys() & {*worker_ids}:
+            self.accounts[id].last_seen = self.now
+
+    def direct(self, worker_id: str, directive: Directive) -> bool:
+        if worker_id not in self.accounts:
+            return False
+        self.accounts[worker_id].directive = directive
         return True
 
     # --- sweeps ---------------------------------------------------------------------------------------------
@@ -243,7 +259,8 @@ class Model:
             if not is_used and entered + FORGOTTEN_AFTER <= self.now:
                 del self.settings[name], self._last_queue_times[name]
         for id, account in list(self.accounts.items()):
-            if not self.held(id) and account.last_beat + base.WORKER_FORGOTTEN_AFTER <= self.now:
+            last_heard = max(account.last_beat, account.last_seen)
+            if not self.held(id) and last_heard + base.WORKER_FORGOTTEN_AFTER <= self.now:
                 del self.accounts[id]
         return len(jobs) + len(requests)
 
@@ -269,9 +286,15 @@ class Model:
         head = [job.queue_time for job in self._in(JobState.QUEUED, name) if not job.is_expired(self.now)]
         return base.QueueRecord(self.settings[name], dict(counts), head[0] if head else None)
 
-    def workers(self, ids: Sequence[str] = ()) -> list[base.WorkerRecord]:
-        known = [self.accounts[id] for id in sorted(self.accounts) if not ids or id in ids]
-        return [base.WorkerRecord(each.info, each.last_beat, self.held(each.info.id)) for each in known]
+    def workers(self, ids: Sequence[str] = (), *, jobs: int = 0) -> list[WorkerRecord]:
+        return [self._worker(id, jobs) for id in sorted(self.accounts) if not ids or id in ids]
+
+    def _worker(self, id: str, jobs: int) -> WorkerRecord:
+        account = self.accounts[id]
+        leases = [(job.claim_time or 0, job.id) for job in self._in(JobState.IN_PROGRESS) if job.worker_id == id]
+        held = tuple(job_id for _, job_id in sorted(leases)[:jobs])
+        signs = account.register_time, account.last_beat
+        return WorkerRecord(account.info, *signs, len(leases), account.directive, account.last_seen, held)
 
     def held(self, worker_id: str) -> int:
         """The credit that the worker uses."""
@@ -321,7 +344,7 @@ class Model:
 
     def _account(self, worker_id: str) -> Account:
         """A worker is known from its first claim or beat on."""
-        return self.accounts.setdefault(worker_id, Account(base.WorkerInfo(id=worker_id), self.now))
+        return self.accounts.setdefault(worker_id, Account(WorkerInfo(id=worker_id), self.now, self.now))
 
 
 def _soonest(*times: int | None) -> int | None:

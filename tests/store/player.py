@@ -17,6 +17,7 @@ from tests.store.tape import (
     Create,
     Decide,
     Delete,
+    Direct,
     Find,
     Leased,
     Moves,
@@ -27,6 +28,7 @@ from tests.store.tape import (
     PutQueue,
     Remove,
     Renew,
+    Seen,
     Sign,
     Step,
     Sweep,
@@ -40,7 +42,8 @@ from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.job import SECOND, Job, JobError, JobState, NewJob, RetryPolicy
 from jobwire_server.domain.move import AnyMove, Deletion, Move
 from jobwire_server.domain.queue import QueueChanges
-from jobwire_server.store.base import ClaimRequest, Renewal, WorkerInfo
+from jobwire_server.domain.worker import Directive, WorkerInfo
+from jobwire_server.store.base import ClaimRequest, Renewal
 
 _BOOM = JobError("E", "it broke", (("k", "v"),))
 _STUCK = policy.Recovery(max_interruptions=0)
@@ -175,6 +178,10 @@ class Player:
                 return Call("renew", ([self._renewal(sign) for sign in signs],))
             case Beat(worker, session, host):
                 return Call("beat", (WorkerInfo(id=worker, session=self._session(worker, session), host=host),))
+            case Seen(workers):
+                return Call("seen", (workers,))
+            case Direct(worker, directive):
+                return Call("direct", (worker, Directive(directive)))
             case Delete(jobs):
                 deletions = [deletion for each in jobs if (deletion := self._deletion(each)) is not None]
                 return Call("delete", (deletions,)) if deletions else None
@@ -189,8 +196,8 @@ class Player:
                     settings = self.model.settings.get(name)
                     revision += 0 if settings is None else settings.revision
                 return Call("put_queue", (name, SETTINGS[what]), (("revision", revision), ("create", create)))
-            case Names(verb, names, bite):
-                return Call(verb, (names,), bite=bite)
+            case Names(verb, names, bite, jobs):
+                return Call(verb, (names,), (("jobs", jobs),) if jobs else (), bite=bite)
             case Find():
                 wanted = self._filter(step)
                 after = self._position(wanted, step.behind)

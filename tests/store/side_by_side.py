@@ -22,6 +22,7 @@ MUST_MEET: Final[dict[str, set[str]]] = {
     "delete": {Outcome.OK, Outcome.GONE, Outcome.STALE},
     "put_queue": {Outcome.OK, Outcome.GONE, Outcome.STALE},
     "beat": {"heard", "superseded"},
+    "direct": {"some", "none"},
     "purge": {"some", "none", "a queue", "a worker"},
     "queues": {"some"},
     "workers": {"some"},
@@ -192,10 +193,10 @@ async def _named(
 ) -> list[Any]:
     names, limit = call.given[0] if call.given else (), call.bite or 1000
     if names:
-        return records(await ask(**{"names" if call.verb == "queues" else "ids": names}))
+        return records(await ask(**{"names" if call.verb == "queues" else "ids": names}, **dict(call.named)))
     found: list[Any] = []
     while True:
-        page = records(await ask(after=name(found[-1]) if found else "", limit=limit))
+        page = records(await ask(after=name(found[-1]) if found else "", limit=limit, **dict(call.named)))
         assert len(page) <= limit
         found += page
         if len(page) < limit:

@@ -113,6 +113,17 @@ class Beat(Step):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Seen(Step):
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Direct(Step):
+    worker: str
+    directive: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Remove(Step):
     id: str
     read: int = 0
@@ -162,6 +173,8 @@ class Names(Step):
     """`queues` or `workers`."""
     names: tuple[str, ...] = ()
     bite: int = 1000
+    jobs: int = 0
+    """Of workers: the ids of so many of the jobs that each holds."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -7,7 +7,8 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Guard, Outcome
 from jobwire_server.domain.job import MINUTE, SECOND, AttemptOutcome, JobState, Verb
 from jobwire_server.domain.move import Move
-from jobwire_server.store.base import ClaimOutcome, Renewal, Store, WorkerInfo
+from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.store.base import ClaimOutcome, Renewal, Store
 
 
 async def test_an_unacknowledged_claim_has_its_delivery_time_only(store: Store, clock: Clock) -> None:

@@ -12,7 +12,8 @@ from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DAY, HOUR, MINUTE, SECOND, JobState
 from jobwire_server.domain.move import Deletion
 from jobwire_server.domain.queue import FORGOTTEN_AFTER, Queue
-from jobwire_server.store.base import WORKER_FORGOTTEN_AFTER, ClaimOutcome, Store, WorkerInfo
+from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.store.base import WORKER_FORGOTTEN_AFTER, ClaimOutcome, Store
 
 ENOUGH = 400
 """Calls after which every bite has been taken, whatever stands before it."""

@@ -15,7 +15,8 @@ from jobwire_server.domain.filter import JobFilter
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.move import Deletion
-from jobwire_server.store.base import CreateOutcome, Renewal, Store, WorkerInfo
+from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.store.base import CreateOutcome, Renewal, Store
 from jobwire_server.store.redis import scripts
 
 FOLDER = Path(scripts.__file__).parent / "lua"

@@ -5,7 +5,8 @@ from tests.store.making import START, Clock, claim, get, is_there, move, put, sh
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, JobState, Progress
-from jobwire_server.store.base import Renewal, Renewed, Store, WorkerInfo
+from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.store.base import Renewal, Renewed, Store
 
 
 async def renew(store: Store, id: str, token: bytes | None, **progress: object) -> Renewed:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.store.making import Clock, new_job, put, shove
 
 from jobwire_server.domain.job import DAY, SECOND, JobState
-from jobwire_server.store.base import Store, WorkerInfo
+from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.store.base import Store
 from jobwire_server.store.sqlite.store import SqliteStore
 
 

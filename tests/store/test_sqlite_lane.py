@@ -17,7 +17,8 @@ from tests.store.making import Clock, claim, get, ids, is_there, new_job, put, q
 from jobwire_server.domain.filter import JobFilter
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DAY, JobState
-from jobwire_server.store.base import CreateOutcome, Hints, StoreFull, StoreUnavailable, WorkerInfo
+from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.store.base import CreateOutcome, Hints, StoreFull, StoreUnavailable
 from jobwire_server.store.sqlite import lane
 from jobwire_server.store.sqlite.lane import MAX_WEIGHT
 from jobwire_server.store.sqlite.store import RESERVE, SqliteStore
@@ -207,7 +208,7 @@ async def test_what_shares_a_transaction_with_a_purge_is_not_forgotten_by_it(mem
             memory.put_queue("q", {"ageing": 1}, revision=1),
         )
     answers = await answered(tasks)
-    assert (answers[4], answers[5].outcome) == (False, Outcome.OK)
+    assert (answers[4], answers[5].outcome) == (None, Outcome.OK)
     assert (await worker(memory)).info == WorkerInfo(id="w", session=7, host="h")
     assert (await queue(memory, "q")).settings.revision == 2
     assert (await queue(memory, "old")).settings.create_time == clock.now, "it is a new one"

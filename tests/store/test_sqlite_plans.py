@@ -20,13 +20,15 @@ HOT = {
     "purge": (sweep._PURGE, 2, "job_by_state"),
     "forgotten requests": (sweep._FORGET, 2, "request_by_expiry"),
     "forgotten queues": (sweep._FORGET_QUEUES, 2, "job_by_state"),
-    "forgotten workers": (sweep._FORGET_WORKERS, 2, "worker_by_beat"),
+    "forgotten workers": (sweep._FORGET_WORKERS, 2, "worker_by_sign"),
     "jobs in a state, behind a place": (find._COLUMNS_IN_STATE + find._IN_STATE, 4, "job_by_state"),
     "jobs of a user, behind a place": (find._COLUMNS_OF_USER + find._OF_USER, 4, "job_by_user"),
     "counts of some queues": (find._COUNTS_OF_QUEUES, 1, "PRIMARY KEY (queue=?)"),
     "counts of a queue": (queues._COUNTS, 1, "PRIMARY KEY (queue=?)"),
     "who is next": (queues._HEAD, 3, "job_by_state"),
     "workers of these ids": (workers._NAMED, 1, "PRIMARY KEY (id=?)"),
+    "leases of these workers": (workers._HELD, 2, "job_by_state"),
+    "workers seen": (workers._SEEN, 2, "PRIMARY KEY (id=?)"),
     "workers behind a place": (workers._BEHIND, 2, "PRIMARY KEY (id>?)"),
 }
 

@@ -67,6 +67,10 @@ def queue_not_found(name: str) -> JobwireError:
     return JobwireError(Reason.QUEUE_NOT_FOUND, f"there is no queue {name!r}", metadata={"queue": name})
 
 
+def worker_not_found(worker_id: str) -> JobwireError:
+    return JobwireError(Reason.WORKER_NOT_FOUND, f"there is no worker {worker_id!r}", metadata={"worker_id": worker_id})
+
+
 def invalid(field: str, message: str) -> JobwireError:
     return JobwireError(Reason.INVALID_FIELD, f"{field}: {message}", field=field)
 

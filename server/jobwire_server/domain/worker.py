@@ -1,7 +1,8 @@
-"""What an operator wants of a worker, and what it is up to."""
+"""What a worker says of itself, what an operator wants of it, and what it is up to."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -9,6 +10,22 @@ from jobwire_server.domain.job import MINUTE
 
 LOST_AFTER: Final = MINUTE
 """Without a sign of life for so long a worker is LOST. Its leases run out by themselves, whatever it is called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """What a worker says of itself."""
+
+    id: str
+    session: int = 0
+    host: str = ""
+    pid: int = 0
+    runtime: str = ""
+    version: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    queues: tuple[str, ...] = ()
+    max_in_flight: int = 0
+    """Of its latest stream, as `queues` is; 0 = unsaid."""
 
 
 class Directive(StrEnum):
@@ -42,3 +59,28 @@ def worker_state(*, last_heard: int, held: int, directive: Directive, now: int) 
     if directive is not Directive.NONE:
         return WorkerState.QUIET
     return WorkerState.BUSY if held else WorkerState.IDLE
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """A worker of the registry."""
+
+    info: WorkerInfo
+    register_time: int
+    """Its first beat or claim."""
+    last_beat: int
+    held: int
+    """Leases under its name."""
+    directive: Directive = Directive.NONE
+    last_seen: int = 0
+    """When a server last said that it has a stream open; 0 = never."""
+    held_job_ids: tuple[str, ...] = ()
+    """By claim time and id, as many as were asked for."""
+
+    @property
+    def last_heard(self) -> int:
+        return max(self.last_beat, self.last_seen)
+
+    def state(self, now: int) -> WorkerState:
+        """What it is up to at that time of the store's."""
+        return worker_state(last_heard=self.last_heard, held=self.held, directive=self.directive, now=now)

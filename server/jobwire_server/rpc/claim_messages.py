@@ -25,8 +25,10 @@ def claim_message(stream: ClaimStream, event: Cancel | Lost | Draining | KeepAli
         case Lost(notice):
             message.lost.job_id = notice.job_id
             message.lost.fence = notice.fence
-        case Draining():
-            set_duration(message.drain.reconnect_after, event.reconnect_after)
+        case Draining(reconnect_after):
+            message.drain.SetInParent()
+            if reconnect_after is not None:
+                set_duration(message.drain.reconnect_after, reconnect_after)
         case KeepAlive():
             set_time(message.keepalive.server_time, event.now)
             message.keepalive.held = event.held

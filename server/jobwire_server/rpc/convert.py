@@ -18,11 +18,12 @@ from jobwire_server.domain.limits import Limits
 from jobwire_server.domain.move import JobChanges
 from jobwire_server.domain.policy import Recovery
 from jobwire_server.domain.queue import MAX_PRIORITY, MIN_PRIORITY
+from jobwire_server.domain.worker import WorkerInfo
 from jobwire_server.rpc import validate
 from jobwire_server.rpc.ids import JobIds, worker_id
 from jobwire_server.service.claim_events import ClaimSpec
 from jobwire_server.service.jobs import RecoverRequest
-from jobwire_server.store.base import Renewal, WorkerInfo
+from jobwire_server.store.base import Renewal
 
 _DEFAULT_RETRY: Final = RetryPolicy()
 DEFAULT_LEASE: Final = 30 * SECOND

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import Job
-from jobwire_server.store.base import WorkerInfo, WorkerNotice
+from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.store.base import WorkerNotice
+
+RECONNECT_AFTER: Final = 1_000_000
+"""What a drained worker is told to wait, in microseconds, before it looks for another server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +62,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The server is about to stop: claim no more here, reconnect after that many microseconds."""
+    """No more jobs come on this stream: the server is about to stop, and its worker may reconnect after that many
+    microseconds; or, None, an operator has drained the worker, and the stream stays open."""
 
-    reconnect_after: int
+    reconnect_after: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +78,15 @@ class KeepAlive:
 
 
 Event = Assigned | Cancel | Lost | Draining | KeepAlive
+
+
+def superseded(worker_id: str) -> JobwireError:
+    return JobwireError(
+        Reason.SUPERSEDED,
+        f"worker id in use: a newer stream of worker {worker_id!r} has opened",
+        metadata={"worker_id": worker_id},
+    )
+
+
+def draining() -> JobwireError:
+    return JobwireError(Reason.SERVER_DRAINING, "this server is shutting down", retry_after=RECONNECT_AFTER)

@@ -19,7 +19,9 @@ from jobwire_server.domain.change import new_tokens, token_digest
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import MINUTE
 from jobwire_server.domain.limits import KIB, MIB
+from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.service.claim_events import (
+    RECONNECT_AFTER,
     Assigned,
     Assignment,
     Cancel,
@@ -28,19 +30,12 @@ from jobwire_server.service.claim_events import (
     Event,
     KeepAlive,
     Lost,
+    draining,
+    superseded,
 )
 from jobwire_server.service.coalescer import Coalescer
 from jobwire_server.service.deliveries import Deliveries
-from jobwire_server.store.base import (
-    Claimed,
-    ClaimOutcome,
-    ClaimRequest,
-    Store,
-    StoreFull,
-    StoreUnavailable,
-    WorkerInfo,
-    WorkerRecord,
-)
+from jobwire_server.store.base import Claimed, ClaimOutcome, ClaimRequest, Store, StoreFull, StoreUnavailable
 
 KEEPALIVE: Final = 12.0
 """Seconds without another event after which a stream hears from us; the contract says at most 15."""
@@ -57,8 +52,6 @@ STEP_ASIDE_AFTER: Final = 0.05
 """Seconds that a message may take to be written before its stream leaves the lines: a bell would be lost on it."""
 ACKNOWLEDGE_MOMENT: Final = 1.0
 """Seconds a draining stream stays for the acknowledgments of what it has just delivered."""
-RECONNECT_AFTER: Final = 1_000_000
-"""What a drained worker is told to wait, in microseconds, before it looks for another server."""
 
 log = logging.getLogger("jobwire.claims")
 
@@ -166,6 +159,7 @@ class ClaimStream:
             version=spec.worker.version,
             labels=spec.worker.labels,
             queues=spec.queues,
+            max_in_flight=spec.max_in_flight,
         )
         self.closed = asyncio.Event()
         self._spec = spec
@@ -183,6 +177,9 @@ class ClaimStream:
         self._end: JobwireError | None = None
         self._drain_told = False
         self._is_draining = False
+        """The server is about to stop."""
+        self._is_quiet = False
+        """An operator has drained the worker."""
         self._is_outside = False
         """It stands in no line: it has no credit left, or must beat first."""
         self._bell = asyncio.Event()
@@ -198,6 +195,8 @@ class ClaimStream:
     @property
     def room(self) -> int:
         """Jobs it may be given now, by what this server knows; the store has the last word."""
+        if self._is_quiet:
+            return 0
         room = max(self._spec.max_in_flight - self._held, 0)
         return min(room, self._spec.max_jobs - self._handed_out) if self._spec.max_jobs else room
 
@@ -253,6 +252,8 @@ class ClaimStream:
         """Visits all its queues again, and lets the store say how much room there is."""
         if self._held >= self._spec.max_in_flight:
             self._held = self._spec.max_in_flight - 1
+        if self._is_quiet:
+            return
         self._rung = dict.fromkeys(self._spec.queues, ASSIGNED_AT_ONCE)
         self._is_outside = False
         self._bell.set()
@@ -269,12 +270,25 @@ class ClaimStream:
 
     def recheck(self, worker: WorkerRecord) -> None:
         """What the store has of its worker; the hint that would have said so may be lost."""
+        self.direct(worker.directive)
         if worker.info.session > self.session:
             self.end(superseded(self.worker.id))
         elif self._is_outside and worker.held < self._spec.max_in_flight:
             self.look_everywhere()
 
-    def notify(self, event: Cancel | Lost) -> None:
+    def direct(self, directive: Directive) -> None:
+        """What an operator wants of its worker. Told when it changes; the claims are refused by the store."""
+        is_quiet = directive is not Directive.NONE
+        if is_quiet is self._is_quiet:
+            return
+        self._is_quiet = is_quiet
+        if is_quiet:
+            self._leave_lines()
+            self.notify(Draining(None))
+        else:
+            self.look_everywhere()
+
+    def notify(self, event: Cancel | Lost | Draining) -> None:
         self._notices.append(event)
         self._bell.set()
 
@@ -365,6 +379,8 @@ class ClaimStream:
                     self._leave_lines()
             case ClaimOutcome.SUPERSEDED:
                 self.end(superseded(self.worker.id))
+            case ClaimOutcome.QUIET:
+                self.direct(Directive.QUIET)
             case ClaimOutcome.SILENT:
                 # In a line it would only swallow the bell. It waits outside, for its worker to beat.
                 self._leave_lines()
@@ -420,22 +436,10 @@ class ClaimStream:
                 await self._bell.wait()
         except TimeoutError:
             if time.monotonic() >= self._last_event + KEEPALIVE:
-                credit = max(self._spec.max_in_flight - self._held, 0)
+                credit = 0 if self._is_outside else max(self._spec.max_in_flight - self._held, 0)
                 return KeepAlive(time.time_ns() // 1000, self._held, credit)
         return None
 
     def _has_waited_enough(self) -> bool:
         timeout = self._spec.wait_timeout
         return timeout is not None and time.monotonic() >= self._last_job + timeout / 1e6
-
-
-def superseded(worker_id: str) -> JobwireError:
-    return JobwireError(
-        Reason.SUPERSEDED,
-        f"worker id in use: a newer stream of worker {worker_id!r} has opened",
-        metadata={"worker_id": worker_id},
-    )
-
-
-def draining() -> JobwireError:
-    return JobwireError(Reason.SERVER_DRAINING, "this server is shutting down", retry_after=RECONNECT_AFTER)

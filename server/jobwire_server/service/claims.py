@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from jobwire_server.domain.errors import JobwireError, Reason
-from jobwire_server.domain.job import JobState
+from jobwire_server.domain.job import SECOND, JobState
 from jobwire_server.domain.limits import Limits
-from jobwire_server.service.claim_events import Cancel, ClaimSpec, Lost
-from jobwire_server.service.claim_stream import RECONNECT_AFTER, ClaimStream, Lines, draining, superseded
+from jobwire_server.service.claim_events import RECONNECT_AFTER, Cancel, ClaimSpec, Lost, draining, superseded
+from jobwire_server.service.claim_stream import ClaimStream, Lines
 from jobwire_server.service.deliveries import Deliveries
 from jobwire_server.store.base import Hints, Store, StoreFull, StoreUnavailable
 
 RECHECK: Final = 1.0
 """About how often, in seconds, the store is asked what no hint has told."""
+SEEN_EVERY: Final = 20 * SECOND
+"""A worker that holds nothing need not beat; as long as its stream is open, a server says so often that it is there."""
 ASKED_AT_ONCE: Final = 1_000
 """Queues, or workers, that one call of the store is asked about."""
 
@@ -58,8 +60,10 @@ class ClaimService:
         siblings.add(stream)
         self._count += 1
         try:
-            if not await self._store.beat(stream.worker):
+            directive = await self._store.beat(stream.worker)
+            if directive is None:
                 raise superseded(spec.worker.id)
+            stream.direct(directive)
         except BaseException:
             await stream.close(peer_gone=False)
             raise
@@ -107,6 +111,9 @@ class ClaimService:
         for worker_id in hints.heard:
             for stream in self._streams.get(worker_id, ()):
                 stream.look_everywhere()
+        for worker_id, directive in hints.directives.items():
+            for stream in self._streams.get(worker_id, ()):
+                stream.direct(directive)
         for notice in hints.cancels:
             for stream in self._streams.get(notice.worker_id, ()):
                 stream.notify(Cancel(notice))
@@ -132,9 +139,13 @@ class ClaimService:
 
     async def _look_for_workers(self) -> None:
         for ids in _bites(list(self._streams)):
-            for worker in (await self._store.workers(ids=ids)).workers:
+            found = await self._store.workers(ids=ids)
+            for worker in found.workers:
                 for stream in self._streams.get(worker.info.id, ()):
                     stream.recheck(worker)
+            unheard = [each.info.id for each in found.workers if each.last_heard + SEEN_EVERY <= found.now]
+            if unheard:
+                await self._store.seen(unheard)
 
 
 def _bites(names: list[str]) -> Iterator[list[str]]:

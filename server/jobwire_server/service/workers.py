@@ -1,4 +1,4 @@
-"""Signs of life."""
+"""Signs of life, the registry, and what operators want of workers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from jobwire_server.domain.errors import worker_not_found
+from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.service.coalescer import Coalescer
 from jobwire_server.service.jobs import TOGETHER, Acknowledged
-from jobwire_server.store.base import Renewal, Renewed, Store, WorkerInfo
+from jobwire_server.store.base import Renewal, Renewed, Store, Workers
+
+HELD_TOLD: Final = 100
+"""Of the jobs that a worker holds, so many are told by their ids."""
 
 
 class WorkerService:
@@ -19,11 +24,24 @@ class WorkerService:
         self._acknowledged = acknowledged
         self._renew: Final = Coalescer(store.renew, batch=TOGETHER).call
 
-    async def heartbeat(self, worker: WorkerInfo, renewals: Sequence[Renewal]) -> list[Renewed]:
-        """Records the worker and renews the leases whose tokens are listed, and only those; an answer for each."""
+    async def heartbeat(self, worker: WorkerInfo, renewals: Sequence[Renewal]) -> tuple[list[Renewed], Directive]:
+        """Records the worker and renews the leases whose tokens are listed, and only those; an answer for each, and
+        what an operator wants of the worker."""
         if not renewals:
-            await self._store.beat(worker)
-            return []
-        _, renewed = await asyncio.gather(self._store.beat(worker), self._renew(renewals))
+            directive = await self._store.beat(worker)
+            return [], directive or Directive.NONE
+        directive, renewed = await asyncio.gather(self._store.beat(worker), self._renew(renewals))
         self._acknowledged(renewal.token for renewal in renewals)
-        return [*renewed]
+        return [*renewed], directive or Directive.NONE
+
+    async def page(self, *, after: str, limit: int) -> Workers:
+        """Workers behind that id, with some of what they hold."""
+        return await self._store.workers(after=after, limit=limit, jobs=HELD_TOLD)
+
+    async def drain(self, worker_id: str, directive: Directive) -> tuple[WorkerRecord, int]:
+        """Tells a worker what is wanted of it; answers the worker after it, and when that was."""
+        if await self._store.direct(worker_id, directive):
+            found = await self._store.workers(ids=[worker_id], jobs=HELD_TOLD)
+            if found.workers:
+                return found.workers[0], found.now
+        raise worker_not_found(worker_id)

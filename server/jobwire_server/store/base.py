@@ -17,7 +17,7 @@ from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import HOUR, MINUTE, Job, JobState, NewJob
 from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import Queue, QueueChanges
-from jobwire_server.domain.worker import Directive, WorkerState, worker_state
+from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 
 
 class StoreUnavailable(Exception):
@@ -112,6 +112,8 @@ class ClaimOutcome(StrEnum):
     """Its last delivery was never acknowledged: it gets nothing until it is heard: beats, renews or settles."""
     NOT_ACKNOWLEDGING = "not_acknowledging"
     """Its last 20 deliveries all came back: it gets nothing until a minute after the last one did."""
+    QUIET = "quiet"
+    """An operator has told it to claim no more: it gets nothing until that is lifted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,20 +188,6 @@ class Renewed(NamedTuple):
     """Of the job after it, when OK."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerInfo:
-    """What a worker says of itself."""
-
-    id: str
-    session: int = 0
-    host: str = ""
-    pid: int = 0
-    runtime: str = ""
-    version: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
-    queues: tuple[str, ...] = ()
-
-
 LOOK_PAST: Final = 10
 """Expired jobs at the head of a queue that one `claim` looks past; beyond them the sweeper has to come first."""
 
@@ -267,21 +255,6 @@ class Queues:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerRecord:
-    """A worker of the registry."""
-
-    info: WorkerInfo
-    last_beat: int
-    held: int
-    """Leases under its name."""
-    directive: Directive = Directive.NONE
-
-    def state(self, now: int) -> WorkerState:
-        """What it is up to at that time of the store's."""
-        return worker_state(last_heard=self.last_beat, held=self.held, directive=self.directive, now=now)
-
-
-@dataclass(frozen=True, slots=True)
 class Workers:
     """Workers by id, ascending."""
 
@@ -290,7 +263,7 @@ class Workers:
 
 
 WORKER_FORGOTTEN_AFTER: Final = HOUR
-"""A worker that holds nothing and has not been heard for so long leaves the registry."""
+"""A worker that holds nothing and has not been heard of for so long leaves the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +286,8 @@ class Hints:
     """Worker → about how many leases it no longer holds."""
     heard: tuple[str, ...] = ()
     """Workers that were SILENT and have been heard since."""
+    directives: dict[str, Directive] = field(default_factory=dict)
+    """Worker → what an operator wants of it from now on."""
     cancels: tuple[WorkerNotice, ...] = ()
     lost: tuple[WorkerNotice, ...] = ()
     expired_seen: bool = False
@@ -425,14 +400,24 @@ class Store(Protocol):
     async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
         """The queues of these names that exist, or without names all behind the name `after`, up to `limit`."""
 
-    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000) -> Workers:
-        """The workers of these ids that are known, or without ids all behind the id `after`, up to `limit`."""
+    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
+        """The workers of these ids that are known, or without ids all behind the id `after`, up to `limit`; each with
+        the ids of up to `jobs` of the jobs that it holds, which may cost a look at every running job."""
 
-    async def beat(self, worker: WorkerInfo) -> bool:
-        """Records a worker's sign of life and ends its SILENT; a session that is not 0 becomes the stored one.
+    async def beat(self, worker: WorkerInfo) -> Directive | None:
+        """Records a worker's sign of life and ends its SILENT; a session that is not 0 becomes the stored one. Answers
+        what an operator wants of it.
 
-        Answers False, changing nothing, when a higher session is stored; a session of 0 (a Heartbeat) never is lower.
+        Answers None, changing nothing, when a higher session is stored; a session of 0 (a Heartbeat) never is lower.
         """
+
+    async def seen(self, worker_ids: Sequence[str]) -> None:
+        """Records that these workers have a stream open, those that are known: they are not LOST, and not forgotten.
+        It ends no SILENT: nobody knows whether they read."""
+
+    async def direct(self, worker_id: str, directive: Directive) -> bool:
+        """What an operator wants of a worker from now on; False when it is not known. Held until it is changed or the
+        worker is forgotten, whatever sessions come; its claims are answered QUIET unless it is NONE."""
 
     def hints(self) -> AsyncIterator[Hints]:
         """What happens from now on, as hints; ends when the store closes."""

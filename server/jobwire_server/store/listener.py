@@ -46,6 +46,7 @@ def merged(first: Hints, then: Hints) -> Hints:
         queued=dict(Counter(first.queued) + Counter(then.queued)),
         freed=_bounded(Counter(first.freed) + Counter(then.freed)),
         heard=tuple(dict.fromkeys(first.heard + then.heard))[-MAX_NOTICES:],
+        directives=dict([*first.directives.items(), *then.directives.items()][-MAX_NOTICES:]),
         cancels=_joined(first.cancels, then.cancels),
         lost=_joined(first.lost, then.lost),
         expired_seen=first.expired_seen or then.expired_seen,

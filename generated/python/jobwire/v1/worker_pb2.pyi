@@ -156,7 +156,7 @@ Global___WorkerIdentity: _TypeAlias = WorkerIdentity  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
-    """A registered worker. Forgotten an hour after it was LOST, once it holds nothing."""
+    """A registered worker. Forgotten when it was not heard of for an hour, once it holds nothing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

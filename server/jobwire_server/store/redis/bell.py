@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from jobwire_server.domain.worker import Directive
 from jobwire_server.store.base import Hints, WorkerNotice
 from jobwire_server.store.listener import Listener
 
@@ -152,6 +153,7 @@ def _hints_of(told: dict[str, Any]) -> Hints:
         queued=told.get("queued", {}),
         freed=told.get("freed", {}),
         heard=tuple(told.get("heard", ())),
+        directives={worker: Directive(each) for worker, each in told.get("directives", {}).items()},
         cancels=tuple(_notice(*parts) for parts in told.get("cancels", ())),
         lost=tuple(_notice(*parts) for parts in told.get("lost", ())),
         expired_seen="expired_seen" in told,

@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from jobwire_server.domain.job import DAY, HOUR, JobState
 from jobwire_server.domain.queue import Queue
+from jobwire_server.domain.worker import Directive
 from jobwire_server.store.base import CannotOpen, StoreUnavailable
 from jobwire_server.store.examination import Examination, Progress
 from jobwire_server.store.invariants import Index, Invariant, Sighting
@@ -81,7 +82,9 @@ _INDEX_OF: Final = {"INDEX": Index.STATE, "EXPIRY": Index.EXPIRY, "LEASES": Inde
 _BESIDE: Final = ("SPEC", "RESULT", "DETAIL")
 
 _QUEUE_NUMBERS: Final = ("ageing", "retention", "max_in_flight", "create_time", "update_time", "revision")
-_WORKER_NUMBERS: Final = (b"last_beat", b"session", b"returns", b"returned_at", b"returned_claim")
+_WORKER_NUMBERS: Final = (
+    *(b"last_beat", b"last_seen", b"register_time", b"session", b"returns", b"returned_at", b"returned_claim"),
+)
 
 
 class RedisInspection:
@@ -271,6 +274,7 @@ class _Reading:
     def _see_worker(self, name: str, values: dict[bytes, bytes]) -> None:
         for number in _WORKER_NUMBERS:
             int(values.get(number) or 0)
+        Directive(text(values.get(b"directive", Directive.NONE.encode())))
         self._examination.workers += 1
 
     # --- the engine -----------------------------------------------------------------------------------------

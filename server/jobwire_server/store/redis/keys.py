@@ -24,7 +24,7 @@ _NAMES: Final = {
     "QUEUES": ":queues",  # set of queue names
     "QUEUE": ":queue:",  # <name>: hash, settings by their names in domain.queue.Queue, and last_queue_time
     "WORKERS": ":workers",  # set of worker ids
-    "WORKER": ":worker:",  # <id>: hash, session, last beat, returned deliveries, what it says of itself
+    "WORKER": ":worker:",  # <id>: hash, session, signs of life, returned deliveries, directive, what it says of itself
     "CALL": ":call:",  # <call id>: string, what a call has done, for as long as it may be sent again
     "CHANGE": ":change",  # counter: one up with each script that changed jobs or rang a bell
     "SWEPT": ":swept",  # hash: swept_at, recovered_at; promote, purge: "<server> <when it had done all there was>"

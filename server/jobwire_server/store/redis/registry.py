@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.queue import DEFAULT_AGEING, Queue, QueueChanges
-from jobwire_server.store.base import QueuePut, QueueRecord, WorkerInfo, WorkerRecord
+from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
+from jobwire_server.store.base import QueuePut, QueueRecord
 from jobwire_server.store.parts import to_json
 from jobwire_server.store.redis.scripts import Answer, Call, script
 
@@ -80,7 +81,7 @@ def _queue_record(record: Sequence[Any]) -> QueueRecord:
 # --- workers ------------------------------------------------------------------------------------------------
 
 
-def beat(worker: WorkerInfo) -> Call[bool]:
+def beat(worker: WorkerInfo) -> Call[Directive | None]:
     said = {
         "host": worker.host,
         "pid": str(worker.pid or ""),
@@ -88,20 +89,37 @@ def beat(worker: WorkerInfo) -> Call[bool]:
         "version": worker.version,
         "labels": to_json(worker.labels) if worker.labels else "",
         "queues": to_json(worker.queues) if worker.queues else "",
+        "max_in_flight": str(worker.max_in_flight or ""),
     }
     heard = {field: value for field, value in said.items() if value}
-    return Call(script("beat"), to_json([worker.id, str(worker.session), heard]), Answer.content)
+
+    def read(answer: Answer) -> Directive | None:
+        directive = answer.content()
+        return None if directive is None else Directive(directive)
+
+    return Call(script("beat"), to_json([worker.id, str(worker.session), heard]), read)
 
 
-def workers(ids: Sequence[str]) -> Call[tuple[int, list[WorkerRecord]]]:
-    """Those of these ids that are known, in the order of the ids, and when."""
+def seen(ids: Sequence[str]) -> Call[None]:
+    return Call(script("seen"), to_json(ids), lambda _: None)
+
+
+def direct(worker_id: str, directive: Directive) -> Call[bool]:
+    return Call(script("direct"), to_json([worker_id, directive]), Answer.content)
+
+
+def workers(ids: Sequence[str], jobs: int) -> Call[tuple[int, list[WorkerRecord]]]:
+    """Those of these ids that are known, in the order of the ids, and when; with up to `jobs` of what each holds."""
     return Call(
-        script("workers"), to_json(ids), lambda answer: (answer.now, [_worker(*each) for each in answer.content()])
+        script("workers"),
+        to_json([ids, jobs]),
+        lambda answer: (answer.now, [_worker(*each) for each in answer.content()]),
     )
 
 
-def _worker(id: str, held: int, last_beat: str, session: Any, *said: Any) -> WorkerRecord:
-    host, pid, runtime, version, labels, queues = (each or "" for each in said)
+def _worker(id: str, held: int, held_job_ids: Any, last_beat: str, *said: Any) -> WorkerRecord:
+    register_time, directive, last_seen, session, *told = said
+    host, pid, runtime, version, labels, queues, max_in_flight = (each or "" for each in told)
     info = WorkerInfo(
         id=id,
         session=int(session or 0),
@@ -111,5 +129,14 @@ def _worker(id: str, held: int, last_beat: str, session: Any, *said: Any) -> Wor
         version=version,
         labels=tuple((key, value) for key, value in json.loads(labels or "[]")),
         queues=tuple(json.loads(queues or "[]")),
+        max_in_flight=int(max_in_flight or 0),
     )
-    return WorkerRecord(info, int(last_beat), held)
+    return WorkerRecord(
+        info,
+        int(register_time or last_beat),
+        int(last_beat),
+        held,
+        Directive(directive or Directive.NONE),
+        int(last_seen or 0),
+        tuple(held_job_ids),
+    )

@@ -14,6 +14,7 @@ from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, NewJob
 from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import QueueChanges
+from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.store.base import (
     CannotOpen,
     Claimed,
@@ -31,7 +32,6 @@ from jobwire_server.store.base import (
     Snapshot,
     StoreInfo,
     StoreUnavailable,
-    WorkerInfo,
     Workers,
 )
 from jobwire_server.store.listener import Listener
@@ -42,7 +42,7 @@ from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.link import Link, new_call_id
 from jobwire_server.store.redis.scripts import Call, Unreadable
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Stands in `:meta`; raise it with every change of a key, or of a shape in codec.py."""
 
 BATCH: Final = 500
@@ -201,15 +201,22 @@ class RedisStore:
             wanted = [name for name in await self._run(registry.listed("queues")) if name > after]
         return Queues(*await self._records(registry.queues, wanted, limit))
 
-    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000) -> Workers:
+    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
         if ids:
             wanted, limit = sorted(set(ids)), len(ids)
         else:
             wanted = [id for id in await self._run(registry.listed("workers")) if id > after]
-        return Workers(*await self._records(registry.workers, wanted, limit))
+        return Workers(*await self._records(lambda names: registry.workers(names, jobs), wanted, limit))
 
-    async def beat(self, worker: WorkerInfo) -> bool:
+    async def beat(self, worker: WorkerInfo) -> Directive | None:
         return await self._run(registry.beat(worker))
+
+    async def seen(self, worker_ids: Sequence[str]) -> None:
+        for part in _parts(worker_ids):
+            await self._run(registry.seen(part))
+
+    async def direct(self, worker_id: str, directive: Directive) -> bool:
+        return await self._run(registry.direct(worker_id, directive))
 
     def hints(self) -> AsyncIterator[Hints]:
         if self._bell is None:

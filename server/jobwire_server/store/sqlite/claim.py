@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobwire_server.domain.job import Job, JobState
+from jobwire_server.domain.worker import Directive
 from jobwire_server.store.base import (
     LOOK_PAST,
     MAX_RETURNED,
@@ -78,6 +79,8 @@ def _outcome(transaction: Transaction, request: ClaimRequest) -> ClaimOutcome:
     if request.session > worker.session:
         worker.session = request.session
         worker.changed = True
+    if worker.directive is not Directive.NONE:
+        return ClaimOutcome.QUIET
     if worker.silent:
         return ClaimOutcome.SILENT
     if worker.returns >= MAX_RETURNED and transaction.now < worker.returned_at + REFUSED_FOR:

@@ -7,8 +7,9 @@ from typing import Final
 
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState, Progress
+from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.store import parts
-from jobwire_server.store.base import Renewal, Renewed, Standing, WorkerInfo
+from jobwire_server.store.base import Renewal, Renewed, Standing
 from jobwire_server.store.sqlite import bulk, rows
 from jobwire_server.store.sqlite.transaction import Transaction
 
@@ -79,14 +80,14 @@ def _progress(renewal: Renewal, now: int) -> str | None:
     return parts.encode_progress(Progress(renewal.fraction, renewal.message, now))
 
 
-def beat(transaction: Transaction, worker: WorkerInfo) -> bool:
+def beat(transaction: Transaction, worker: WorkerInfo) -> Directive | None:
     row = transaction.worker(worker.id)
     if worker.session and worker.session < row.session:
-        return False
+        return None
     row.info = worker
     row.last_beat = transaction.now
     row.changed = True
     if worker.session:
         row.session = worker.session
     transaction.end_silence(row)
-    return True
+    return row.directive

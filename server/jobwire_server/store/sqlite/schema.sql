@@ -113,7 +113,10 @@ CREATE INDEX request_by_expiry ON request (expire_time);
 CREATE TABLE worker (
     id             TEXT PRIMARY KEY,
     session        INTEGER NOT NULL,        -- the highest that came: claims of a lower one are superseded
+    register_time  INTEGER NOT NULL,
     last_beat      INTEGER NOT NULL,
+    last_seen      INTEGER NOT NULL DEFAULT 0, -- when a server last had a stream of it open
+    directive      TEXT NOT NULL,           -- domain.worker.Directive
     returns        INTEGER NOT NULL,        -- deliveries in a row that came back unacknowledged
     returned_at    INTEGER NOT NULL,        -- when the last one did
     returned_claim INTEGER NOT NULL,        -- when that one was claimed: what came in one claim counts once
@@ -124,11 +127,12 @@ CREATE TABLE worker (
     runtime        TEXT NOT NULL,
     version        TEXT NOT NULL,
     labels         TEXT NOT NULL,           -- codec.py
-    queues         TEXT NOT NULL            -- codec.py
+    queues         TEXT NOT NULL,           -- codec.py
+    max_in_flight  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- At its head stand those that have not been heard for longest.
-CREATE INDEX worker_by_beat ON worker (last_beat);
+-- At its head stand those that have not been heard of for longest.
+CREATE INDEX worker_by_sign ON worker (max(last_beat, last_seen));
 
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,

@@ -17,6 +17,7 @@ from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, NewJob
 from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import QueueChanges
+from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.store.base import (
     SCAN,
     ClaimRequest,
@@ -33,7 +34,6 @@ from jobwire_server.store.base import (
     Snapshot,
     StoreInfo,
     StoreUnavailable,
-    WorkerInfo,
     Workers,
 )
 from jobwire_server.store.listener import Listener
@@ -251,11 +251,17 @@ class SqliteStore:
     async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
         return await self._read(lambda transaction: queues.queues(transaction, names, after, limit), weight=limit)
 
-    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000) -> Workers:
-        return await self._read(lambda transaction: workers.workers(transaction, ids, after, limit), weight=limit)
+    async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
+        return await self._read(lambda transaction: workers.workers(transaction, ids, after, limit, jobs), weight=limit)
 
-    async def beat(self, worker: WorkerInfo) -> bool:
+    async def beat(self, worker: WorkerInfo) -> Directive | None:
         return await self._write(lambda transaction: renew.beat(transaction, worker))
+
+    async def seen(self, worker_ids: Sequence[str]) -> None:
+        await self._write(lambda transaction: workers.seen(transaction, worker_ids), weight=len(worker_ids))
+
+    async def direct(self, worker_id: str, directive: Directive) -> bool:
+        return await self._write(lambda transaction: workers.direct(transaction, worker_id, directive))
 
     def hints(self) -> AsyncIterator[Hints]:
         listener = Listener()

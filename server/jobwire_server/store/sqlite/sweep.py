@@ -83,7 +83,7 @@ _FORGET_COUNTS: Final = "DELETE FROM queue_count WHERE queue = ?"
 
 _FORGET_WORKERS: Final = """
 DELETE FROM worker WHERE id IN (
-    SELECT id FROM worker INDEXED BY worker_by_beat WHERE last_beat <= ? AND held = 0 LIMIT ?
+    SELECT id FROM worker INDEXED BY worker_by_sign WHERE max(last_beat, last_seen) <= ? AND held = 0 LIMIT ?
 )
 """
 

@@ -14,7 +14,8 @@ import apsw
 
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.queue import Queue, next_queue_time, rank
-from jobwire_server.store.base import Hints, WorkerInfo, WorkerNotice
+from jobwire_server.domain.worker import Directive, WorkerInfo
+from jobwire_server.store.base import Hints, WorkerNotice
 from jobwire_server.store.sqlite.codec import encode_texts
 
 _LAST_NUMBER: Final = "SELECT max(number) FROM job"
@@ -33,19 +34,21 @@ _QUEUE: Final = f"SELECT {_QUEUE_COLUMNS} FROM queue WHERE name = ?"
 
 _WRITE_QUEUE: Final = f"INSERT OR REPLACE INTO queue ({_QUEUE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_WORKER: Final = (
-    "SELECT session, last_beat, returns, returned_at, returned_claim, silent, held FROM worker WHERE id = ?"
-)
+_WORKER: Final = """
+SELECT session, register_time, last_beat, directive, returns, returned_at, returned_claim, silent, held
+FROM worker WHERE id = ?
+"""
 
 # What a worker leaves unsaid stays as it said it before: heartbeats need not repeat it all.
 _WRITE_WORKER: Final = """
 INSERT INTO worker
-    (id, session, last_beat, returns, returned_at, returned_claim, silent, held, host, pid, runtime, version, labels,
-        queues)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (id, session, register_time, last_beat, directive, returns, returned_at, returned_claim, silent, held, host, pid,
+        runtime, version, labels, queues, max_in_flight)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
     session = excluded.session,
     last_beat = excluded.last_beat,
+    directive = excluded.directive,
     returns = excluded.returns,
     returned_at = excluded.returned_at,
     returned_claim = excluded.returned_claim,
@@ -56,7 +59,8 @@ ON CONFLICT DO UPDATE SET
     runtime = iif(excluded.runtime = '', runtime, excluded.runtime),
     version = iif(excluded.version = '', version, excluded.version),
     labels = iif(excluded.labels = '', labels, excluded.labels),
-    queues = iif(excluded.queues = '', queues, excluded.queues)
+    queues = iif(excluded.queues = '', queues, excluded.queues),
+    max_in_flight = iif(excluded.max_in_flight = 0, max_in_flight, excluded.max_in_flight)
 """
 
 
@@ -76,7 +80,9 @@ class WorkerRow:
 
     info: WorkerInfo
     session: int = 0
+    register_time: int = 0
     last_beat: int = 0
+    directive: Directive = Directive.NONE
     returns: int = 0
     returned_at: int = 0
     returned_claim: int = 0
@@ -105,6 +111,7 @@ class Transaction:
         self._queued: Counter[str] = Counter()
         self._freed: Counter[str] = Counter()
         self._heard: list[str] = []
+        self._directives: dict[str, Directive] = {}
         self._cancels: list[WorkerNotice] = []
         self._lost: list[WorkerNotice] = []
 
@@ -184,10 +191,21 @@ class Transaction:
             found = self.execute(_WORKER, (id,)).fetchone()
             info = WorkerInfo(id=id)
             if found is None:
-                row = WorkerRow(info, last_beat=self.now, changed=True)
+                row = WorkerRow(info, register_time=self.now, last_beat=self.now, changed=True)
             else:
-                session, last_beat, returns, returned_at, returned_claim, silent, held = found
-                row = WorkerRow(info, session, last_beat, returns, returned_at, returned_claim, bool(silent), held)
+                session, register_time, last_beat, directive, returns, returned_at, returned_claim, silent, held = found
+                row = WorkerRow(
+                    info,
+                    session,
+                    register_time,
+                    last_beat,
+                    Directive(directive),
+                    returns,
+                    returned_at,
+                    returned_claim,
+                    bool(silent),
+                    held,
+                )
             self._workers[id] = row
         return row
 
@@ -248,18 +266,22 @@ class Transaction:
     def tell_cancel(self, worker_id: str, job_id: str, fence: int, reason: str) -> None:
         self._cancels.append(WorkerNotice(worker_id, job_id, fence, reason))
 
+    def tell_directive(self, worker_id: str, directive: Directive) -> None:
+        self._directives[worker_id] = directive
+
     def tell_lost(self, worker_id: str, job_id: str, fence: int) -> None:
         self._lost.append(WorkerNotice(worker_id, job_id, fence))
 
     def hints(self) -> Hints | None:
         """What this transaction means to those who wait, once it is committed; None when nothing."""
-        told = (self._queued, self._freed, self._heard, self._cancels, self._lost)
+        told = (self._queued, self._freed, self._heard, self._directives, self._cancels, self._lost)
         if not any(told) and not self.expired_seen:
             return None
         return Hints(
             queued=dict(self._queued),
             freed=dict(self._freed),
             heard=tuple(self._heard),
+            directives=dict(self._directives),
             cancels=tuple(self._cancels),
             lost=tuple(self._lost),
             expired_seen=self.expired_seen,
@@ -320,7 +342,9 @@ def _worker_columns(row: WorkerRow) -> tuple[str | int, ...]:
     return (
         info.id,
         row.session,
+        row.register_time,
         row.last_beat,
+        row.directive,
         row.returns,
         row.returned_at,
         row.returned_claim,
@@ -332,4 +356,5 @@ def _worker_columns(row: WorkerRow) -> tuple[str | int, ...]:
         info.version,
         encode_texts(info.labels),
         encode_texts(info.queues),
+        info.max_in_flight,
     )

@@ -8,6 +8,9 @@ local function may_claim(request)
         account.session = request.session
         account.dirty.session = request.session
     end
+    if account.directive ~= 'none' then
+        return 'quiet'
+    end
     if account.silent then
         return 'silent'
     end

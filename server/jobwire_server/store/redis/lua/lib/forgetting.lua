@@ -15,7 +15,8 @@ local function forget_queue(name)
 end
 
 local function forget_worker(id)
-    local heard = tonumber(redis.call('HGET', TAG .. WORKER .. id, 'last_beat') or '0') or NOW
+    local got = redis.call('HMGET', TAG .. WORKER .. id, 'last_beat', 'last_seen')
+    local heard = math.max(tonumber(got[1] or '0') or NOW, tonumber(got[2] or '0') or NOW)
     if heard <= NOW - WORKER_FORGOTTEN_AFTER and redis.call('EXISTS', leases_of(id)) == 0 then
         redis.call('SREM', TAG .. WORKERS, id)
         redis.call('UNLINK', TAG .. WORKER .. id)

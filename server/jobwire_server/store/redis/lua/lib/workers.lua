@@ -1,16 +1,17 @@
--- Workers' accounts as this call has them: session, deliveries that came back, silence.
+-- Workers' accounts as this call has them: session, deliveries that came back, silence, what an operator wants.
 local workers = {}
 
 local function worker(id)
     local found = workers[id]
     if not found then
         local got = redis.call('HMGET', TAG .. WORKER .. id,
-            'last_beat', 'session', 'returns', 'returned_at', 'returned_claim', 'silent')
+            'last_beat', 'session', 'returns', 'returned_at', 'returned_claim', 'silent', 'directive')
         found = { session = got[2] or '0', returns = tonumber(got[3] or '0'), returned_at = tonumber(got[4] or '0'),
-            returned_claim = got[5], silent = got[6] == '1', last_beat = tonumber(got[1] or NOW_TEXT), dirty = {} }
+            returned_claim = got[5], silent = got[6] == '1', last_beat = tonumber(got[1] or NOW_TEXT),
+            directive = got[7] or 'none', dirty = {} }
         if not got[1] then
             found.is_new = true
-            found.dirty.last_beat = NOW_TEXT
+            found.dirty.last_beat, found.dirty.register_time = NOW_TEXT, NOW_TEXT
         end
         workers[id] = found
     end
