@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from benchmarks import page
 from benchmarks.peers import chart, report
 from benchmarks.peers.contestants import CONTESTANTS, Contestant
 from benchmarks.peers.installing import ROOT
@@ -39,7 +40,7 @@ def main(only: Sequence[str], runs: int, jobs: int, output: Path | None) -> None
     """
     contestants = [each for each in CONTESTANTS if not only or each.name in only]
     command = " ".join(["--only " + " --only ".join(only)] * bool(only) + [f"--runs {runs} --jobs {jobs}"])
-    told = compare(contestants, runs=runs, jobs=jobs) | {"command": f"make bench-peers ARGS='{command}'"}
+    told = compare(contestants, runs=runs, jobs=jobs) | {"command": f"{report.COMMAND} ARGS='{command}'"}
     click.echo(report.table(told))
     if output is not None:
         _write(output, told)
@@ -47,7 +48,7 @@ def main(only: Sequence[str], runs: int, jobs: int, output: Path | None) -> None
         _write(RESULTS, told)
         CHART.parent.mkdir(parents=True, exist_ok=True)
         CHART.write_text(chart.chart(told))
-        report.put_table(PAGE, report.table(told))
+        page.put(PAGE, report.COMMAND, report.table(told))
 
 
 def compare(contestants: Sequence[Contestant], *, runs: int, jobs: int) -> dict[str, Any]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import statistics
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.machine import machine
 from benchmarks.peers.contestants import CONTESTANTS, MEANINGS, Contestant
 from benchmarks.peers.engines import INITDB, PG_ISREADY, Program
 from benchmarks.peers.installing import NPM
 from benchmarks.peers.rounds import Present, Rates, jobs_of
 
-BEGIN: Final = "<!-- begin: make bench-peers -->"
-END: Final = "<!-- end: make bench-peers -->"
+COMMAND: Final = "make bench-peers"
 ENOUGH: Final = 5
 """Rounds from which on a median counts."""
 
@@ -26,7 +21,7 @@ def figures(present: Sequence[Present], not_installed: Mapping[str, str], rates:
     """What is committed. It names no path and no host of this machine."""
     contestants = [each.contestant for each in present]
     return {
-        "machine": _machine(),
+        "machine": machine(),
         "jobs": {each.name: jobs_of(each, jobs) for each in contestants},
         "lives_per_second": {name: round(statistics.median(taken)) for name, taken in rates.items()},
         "spread": {
@@ -96,15 +91,6 @@ def ranked(told: Mapping[str, Any], meaning: str) -> list[str]:
     return sorted(names, key=lambda name: -told["lives_per_second"][name])
 
 
-def put_table(page: Path, text: str) -> None:
-    """Between its markers."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{page.name} has no place for the table: {BEGIN} … {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
-
-
 def _ratio(ours: Sequence[float], peers: Sequence[float]) -> dict[str, float]:
     """Of the rates of each round, since a round is what the two have in common."""
     ratios = [our / peer for our, peer in zip(ours, peers, strict=True)]
@@ -124,21 +110,3 @@ def _versions(contestants: Sequence[Contestant]) -> dict[str, str]:
     for other in (INITDB, PG_ISREADY, NPM):  # they come with those that count
         programs.pop(other, None)
     return versions | {program.name: program.version for program in programs}
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "cpu": _cpu_model(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.machine()

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import click
 import pytest
+from benchmarks import page
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import chart, installing, report
 from benchmarks.peers.contestants import CONTESTANTS, FSYNCED, MEANINGS, SOON, WRITTEN, Contestant
@@ -165,7 +166,8 @@ def test_a_part_of_the_contestants_is_printed_and_not_published(
 ) -> None:
     for name in ("RESULTS", "CHART", "PAGE"):
         monkeypatch.setattr(command, name, tmp_path / name)
-    (tmp_path / "PAGE").write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    begin, end = page.begin(report.COMMAND), page.end(report.COMMAND)
+    (tmp_path / "PAGE").write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     few = (peer("jobwire-quick", Scripted()), peer("bullmq", Scripted(), ok_means=WRITTEN))
     monkeypatch.setattr(command, "CONTESTANTS", few)
     ran = CliRunner().invoke(command.main, ["--only", "bullmq", "--runs", "1", "--jobs", "8"])
@@ -176,7 +178,7 @@ def test_a_part_of_the_contestants_is_printed_and_not_published(
     ran = CliRunner().invoke(command.main, ["--runs", "1", "--jobs", "8"])
     assert ran.exit_code == 0, ran.output
     told = json.loads((tmp_path / "RESULTS").read_text())
-    assert (tmp_path / "PAGE").read_text() == f"before\n{report.BEGIN}\n{report.table(told)}\n{report.END}\nafter\n"
+    assert (tmp_path / "PAGE").read_text() == f"before\n{begin}\n{report.table(told)}\n{end}\nafter\n"
     assert (tmp_path / "CHART").read_text() == chart.chart(told)
 
 
