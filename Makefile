@@ -22,7 +22,7 @@ TYPESCRIPT_PLUGINS := $(PLUGINS)/typescript-$(firstword $(shell echo '$(TYPESCRI
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo bench bench-peers test quick verify format fix lint types layers protos generated-check dockerfile generate clean
+.PHONY: help run demo bench bench-quick bench-peers test quick verify format fix lint types layers protos generated-check dockerfile generate clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ run: $(VENV)/.ready-run  ## serve on SQLite: STORE=sqlite:///jobwire.db LISTEN=1
 demo: $(VENV)/.ready-run  ## 2,000 jobs while workers are killed and redeployed: STORE=redis://127.0.0.1:6379
 	@exec $(BIN)/python -m examples.python.demo $(if $(STORE),--store '$(STORE)')
 
-bench: $(VENV)/.ready-dev  ## figures of this machine: make bench ARGS='--store sqlite --runs 3'
+bench: $(VENV)/.ready-dev  ## what of the promises holds, twelve minutes: make bench ARGS='--scenario pick-up'
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.ready-dev  ## the same in two minutes, printed only
+	@exec $(BIN)/python -m benchmarks --quick $(ARGS)
 
 bench-peers: $(VENV)/.ready-dev  ## beside other job servers, ten minutes: make bench-peers ARGS='--only bullmq'
 	@exec $(BIN)/python -m benchmarks.peers $(ARGS)

@@ -4,132 +4,134 @@ from __future__ import annotations
 
 import asyncio
 import json
-import platform
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import calls, lives
-from benchmarks.lives import Timing
-from benchmarks.servers import STORES, Server, free_port, has_engine, server, wait_for
+from benchmarks import machine, page, report
+from benchmarks.lives import Miscounted
+from benchmarks.scenario import FULL, QUICK, Scenario, Setup, Size
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.servers import STORES, engine_version, has_engine
 
-BATCHES: Final = (1, 10, 100, 500)
-RUNS: Final = 5
+ROOT: Final = Path(__file__).resolve().parent.parent
+RESULTS: Final = ROOT / "benchmarks" / "results" / "jobwire.json"
+PEERS: Final = ROOT / "benchmarks" / "results" / "peers.json"
+CHART: Final = ROOT / "docs" / "figures" / report.CHART
+PAGE: Final = ROOT / "docs" / "performance.md"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--store", "stores", multiple=True, type=click.Choice(STORES), default=("sqlite", "valkey"))
-@click.option("--batch", "batches", multiple=True, type=int, default=BATCHES, help="Jobs in one call.")
-@click.option("--jobs", default=10_000, help="Jobs of one run; a tenth of it with batches of 1.")
-@click.option("--runs", default=RUNS, help="Runs of each scenario, of which the median counts.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, as JSON.")
-def main(stores: Sequence[str], batches: Sequence[int], jobs: int, runs: int, output: Path | None) -> None:
-    """Measures jobwire on this machine: whole lives, creates, claims with settlements, single calls, pick-up.
+@click.option(
+    "--scenario",
+    "names",
+    multiple=True,
+    type=click.Choice([each.name for each in SCENARIOS]),
+    help="Repeatable; else all.",
+)
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    type=click.Choice(STORES),
+    help="Repeatable; else sqlite and redis, valkey where there is no redis.",
+)
+@click.option(
+    "--runs",
+    type=click.IntRange(1),
+    help=f"Rounds, of which the median counts.  [default: {FULL.runs}; {QUICK.runs} when quick]",
+)
+@click.option("--quick", is_flag=True, help="Two minutes: few jobs, short backlogs. Printed only.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there only, as JSON."
+)
+@click.option("--list", "lists", is_flag=True, help="Say what there is to measure, and what is promised.")
+def main(
+    names: Sequence[str], stores: Sequence[str], runs: int | None, quick: bool, output: Path | None, lists: bool
+) -> None:
+    """Measures jobwire on this machine, and says what of its promises holds.
 
-    Client, server and store share the machine. Timings of one machine are comparable with each other only, and only
-    within one run: look at the spread before you believe a difference.
+    Client, server and store share the machine. Timings are comparable within one run only: look at the spread before
+    you believe a difference. A whole run without any option goes to benchmarks/results/jobwire.json,
+    docs/figures/lives.svg and docs/performance.md; all others are printed.
     """
-    figures: dict[str, Any] = {"machine": platform.platform(), "python": platform.python_version(), "runs": runs}
-    for store in stores:
-        if not has_engine(store):
-            click.echo(f"{store}: SKIPPED, there is no such server on this machine")
-            continue
-        figures[store] = asyncio.run(_measure(store, batches, jobs, runs))
+    scenarios = [each for each in SCENARIOS if not names or each.name in names]
+    if lists:
+        for each in scenarios:
+            click.echo(f"{each.name}: {each.what}\n    Promised: {each.promises}")
+        return
+    size = QUICK if quick else FULL
+    signal.signal(signal.SIGTERM, _interrupt)
+    found = run(scenarios, stores or default_stores(), replace(size, runs=runs or size.runs))
+    found["command"] = _command(names, stores, runs, quick)
+    click.echo(report.tables(found))
     if output is not None:
-        output.write_text(json.dumps(figures, indent=2) + "\n")
-        click.echo(f"written: {output}")
+        _write(output, found)
+    elif not (names or stores or runs or quick):
+        _write(RESULTS, found)
+        CHART.parent.mkdir(parents=True, exist_ok=True)
+        CHART.write_text(report.chart(found))
+        page.put(PAGE, report.COMMAND, report.section(found))
 
 
-async def _measure(store: str, batches: Sequence[int], jobs: int, runs: int) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    with server(store) as running:
-        done = 0
-        for batch in batches:
-            number = jobs if batch > 1 else max(jobs // 10, 1)
-            scenarios: dict[str, Callable[..., Any]] = {
-                "whole lives": lives.whole_lives,
-                "creates": lives.creates,
-                "claims and settlements": lives.claims_and_settlements,
-            }
-            timings: dict[str, list[Timing]] = {name: [] for name in scenarios}
-            for run in range(runs):
-                for name, scenario in scenarios.items():
-                    _progress(f"{store}: batches of {batch}, run {run + 1} of {runs}: {name}")
-                    timings[name].append(await scenario(running, jobs=number, batch=batch))
-                done += 2 * number
-            counted = await lives.completed(running)
-            assert counted == done, f"{done} jobs were completed, the store counts {counted}"
-            for name, taken in timings.items():
-                figures[f"{name}, batches of {batch}"] = _told(store, f"{name}, batches of {batch}", taken)
-        figures |= await _single_calls(store, running, jobs, runs)
-    return figures
+def run(scenarios: Sequence[Scenario], stores: Sequence[str], size: Size) -> dict[str, Any]:
+    """The figures. One that does not count what was done ends the run."""
+    not_measured = {store: "there is no such server on this machine" for store in stores if not has_engine(store)}
+    turns = [(each, store) for each in scenarios for store in stores if store not in not_measured and each.fits(store)]
+    results = []
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        whole = bar.add_task("", total=sum(each.weight for each, _ in turns))
+        for scenario, store in turns:
 
+            def tell(what: str, *, about: str = f"{scenario.name}, {store}") -> None:
+                bar.update(whole, description=f"{about}: {what}")
 
-async def _single_calls(store: str, running: Server, jobs: int, runs: int) -> dict[str, Any]:
-    ratios = []
-    with _empty_handler() as address:
-        for run in range(runs):
-            _progress(f"{store}: single calls, run {run + 1} of {runs}")
-            empty = await calls.empty_calls(address, calls=max(jobs // 5, 64))
-            create = await calls.unary_creates(running, calls=max(jobs // 5, 64))
-            ratios.append((create / empty, create, empty))
-    _, create, empty = sorted(ratios)[len(ratios) // 2]
-    _progress("")
-    share = statistics.median(ratio for ratio, _, _ in ratios)
-    click.echo(
-        f"{store:8} single creates, {calls.IN_FLIGHT} in flight: {create:,.0f} /s,"
-        f" {share:.2f} of an empty handler's {empty:,.0f} /s"
-    )
-    times = sorted(await calls.pick_up(running, jobs=max(jobs // 50, 20)))
-    p50, p99 = times[len(times) // 2], times[min(len(times) - 1, int(len(times) * 0.99))]
-    click.echo(f"{store:8} create to an idle worker's stream: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+            tell("starting")
+            try:
+                outcome = asyncio.run(scenario.measure(Setup(store, size, tell)))
+            except Miscounted as error:
+                raise click.ClickException(f"{scenario.name}, {store}: {error}") from error
+            results.append(report.told(scenario, store, outcome))
+            console.print(report.line(scenario, store, outcome), markup=False, soft_wrap=True)
+            bar.advance(whole, scenario.weight)
     return {
-        "single creates": {"rate": create, "of an empty handler": share},
-        "pick-up, ms": {"p50": p50, "p99": p99},
+        "machine": machine.machine(),
+        "versions": machine.versions() | {store: version for store in stores if (version := engine_version(store))},
+        "size": size.name,
+        "runs": size.runs,
+        "scenarios": results,
+        "not_measured": not_measured,
+        "beside_peers": report.beside_peers(PEERS if size.name == FULL.name else None),
     }
 
 
-def _told(store: str, name: str, taken: Sequence[Timing]) -> dict[str, float]:
-    rates = [timing.rate for timing in taken]
-    figure = {
-        "rate": statistics.median(rates),
-        "lowest": min(rates),
-        "highest": max(rates),
-        "server_micros": statistics.median(timing.server_micros for timing in taken),
-        "engine_micros": statistics.median(timing.engine_micros for timing in taken),
-    }
-    _progress("")
-    click.echo(
-        f"{store:8} {name}: {figure['rate']:,.0f} /s ({figure['lowest']:,.0f} to {figure['highest']:,.0f}),"
-        f" CPU of a job: server {figure['server_micros']:.0f} µs, engine {figure['engine_micros']:.0f} µs"
-    )
-    return figure
+def default_stores() -> list[str]:
+    return ["sqlite", "redis" if has_engine("redis") else "valkey"]
 
 
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
+def _command(names: Sequence[str], stores: Sequence[str], runs: int | None, quick: bool) -> str:
+    words = [f"--scenario {name}" for name in names] + [f"--store {store}" for store in stores]
+    words += [f"--runs {runs}"] if runs else []
+    return ("make bench-quick" if quick else report.COMMAND) + (f" ARGS='{' '.join(words)}'" if words else "")
 
 
-@contextmanager
-def _empty_handler() -> Iterator[str]:
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    program = f"import asyncio; from benchmarks.calls import serve_nothing; asyncio.run(serve_nothing('{address}'))"
-    process = subprocess.Popen([sys.executable, "-c", program])
-    try:
-        wait_for(port, process)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
+def _write(path: Path, found: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=2) + "\n")
+    click.echo(f"written: {path}", err=True)
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends it as Ctrl-C does: with what it has started."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,77 +1,73 @@
-"""Single calls: creates with 64 in flight beside an empty handler, and how soon an idle worker has a new job."""
+"""Single calls, and a server that does nothing with them: what gRPC itself costs on this machine.
+
+`python -m benchmarks.calls HOST:PORT` serves it, in a process of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import grpc
+import uvloop
 
-from benchmarks.lives import PAYLOAD
-from benchmarks.servers import Server
-from jobwire.v1 import job_pb2, worker_pb2
-from jobwire.v1 import job_service_pb2 as api
-from jobwire.v1.job_service_pb2_grpc import JobServiceStub
+from benchmarks import lives
+from benchmarks.servers import Server, free_port, running, wait_for
 
 IN_FLIGHT: Final = 64
+_ANSWER: Final = "/benchmarks.Nothing/Answer"
+_STAY: Final = "/benchmarks.Nothing/Stay"
 
 
-async def unary_creates(server: Server, *, calls: int) -> float:
-    """CreateJob calls a second, 64 in flight."""
-    async with grpc.aio.insecure_channel(server.address) as channel:
-        stub: Any = JobServiceStub(channel)
-        request = api.CreateJobRequest(job=job_pb2.Job(payload=job_pb2.Payload(data=PAYLOAD)))
-        return await _rate(lambda: stub.CreateJob(request), calls)
+async def creates(*servers: Server, calls: int) -> float:
+    """CreateJob calls a second, 64 in flight; over one connection to each server."""
+    async with lives.stubs(servers) as stubs:
+        request = lives.new_job()
+        numbers = iter(range(calls))
+        return await rate(lambda: stubs[next(numbers) % len(stubs)].CreateJob(request), calls)
 
 
-async def empty_calls(address: str, *, calls: int) -> float:
-    """Calls a second of a handler that does nothing, served by `serve_nothing`: what gRPC itself costs here."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        call: Any = channel.unary_unary("/benchmarks.Nothing/Do")
-        return await _rate(lambda: call(PAYLOAD), calls)
+async def empty_calls(empty: Server, *, calls: int) -> float:
+    """Calls a second of a handler that does nothing, 64 in flight."""
+    async with answering(empty) as call:
+        return await rate(call, calls)
 
 
-async def serve_nothing(listen: str) -> None:
-    """Serves it until cancelled, in a process of its own."""
-
-    async def nothing(_: bytes, __: Any) -> bytes:
-        return b""
-
-    handler = grpc.method_handlers_generic_handler(
-        "benchmarks.Nothing", {"Do": grpc.unary_unary_rpc_method_handler(nothing)}
-    )
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((handler,))
-    server.add_insecure_port(listen)
-    await server.start()
-    await server.wait_for_termination()
+@asynccontextmanager
+async def answering(empty: Server) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Its unary call, with a payload of the usual size."""
+    async with lives.channels([empty]) as [channel]:
+        call: Any = channel.unary_unary(_ANSWER)
+        yield lambda: call(lives.PAYLOAD)
 
 
-async def pick_up(server: Server, *, jobs: int) -> list[float]:
-    """Milliseconds from the call of CreateJob to the arrival of the job on an idle worker's stream, one by one."""
-    async with grpc.aio.insecure_channel(server.address) as channel:
-        stub: Any = JobServiceStub(channel)
-        worker = worker_pb2.WorkerIdentity(id="idle")
-        stream = stub.ClaimJob(api.ClaimJobRequest(worker=worker, max_in_flight=10, queues=["pickup"]))
-        await stream.initial_metadata()
-        times = []
-        request = api.CreateJobRequest(job=job_pb2.Job(queue="pickup", payload=job_pb2.Payload(data=PAYLOAD)))
-        for _ in range(jobs):
-            await asyncio.sleep(0.005)  # idle again
-            start = time.perf_counter()
-            create = asyncio.ensure_future(stub.CreateJob(request))
-            message = await stream.read()
-            times.append(1e3 * (time.perf_counter() - start))
-            await create
-            [each] = message.jobs.assignments
-            await stub.UpdateJob(api.UpdateJobRequest(job_id=each.job.id, token=each.token, complete=api.CompleteJob()))
-        stream.cancel()
-        return times
+def bare_stream(channel: grpc.aio.Channel) -> Any:
+    """A stream of the server that does nothing, which says nothing and stays."""
+    stay: Any = channel.unary_stream(_STAY)
+    return stay(b"")
 
 
-async def _rate(call: Callable[[], Awaitable[object]], calls: int) -> float:
+@contextmanager
+def empty_server() -> Iterator[Server]:
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    command = [sys.executable, "-m", "benchmarks.calls", address]
+    with (
+        TemporaryDirectory(prefix="jobwire-bench-") as folder,
+        running(command, Path(folder) / "empty.log") as process,
+    ):
+        wait_for(port, process)
+        yield Server(address, process.pid)
+
+
+async def rate(call: Callable[[], Awaitable[object]], calls: int) -> float:
+    """Calls a second, 64 in flight."""
     left = calls
 
     async def caller() -> None:
@@ -83,3 +79,26 @@ async def _rate(call: Callable[[], Awaitable[object]], calls: int) -> float:
     start = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
     return calls / (time.perf_counter() - start)
+
+
+async def _serve(listen: str) -> None:
+    async def answer(_: bytes, __: Any) -> bytes:
+        return b""
+
+    async def stay(_: bytes, context: Any) -> None:
+        await context.send_initial_metadata(())
+        await asyncio.Event().wait()
+
+    handlers: dict[str, Any] = {
+        _ANSWER.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(answer),
+        _STAY.rpartition("/")[2]: grpc.unary_stream_rpc_method_handler(stay),
+    }
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("benchmarks.Nothing", handlers),))
+    server.add_insecure_port(listen)
+    await server.start()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(sys.argv[1]))  # the loop that jobwire's own server runs on

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -28,39 +28,60 @@ class Server:
 
     address: str
     pid: int
-    engine_pid: int | None
+    engine_pid: int | None = None
     """Of the engine below it, where that is a process of its own."""
+
+    engine_url: str = ""
+    """Of that engine."""
 
 
 @contextmanager
 def server(store: str, fsync: str = "everysec") -> Iterator[Server]:
     """A server on an empty store of that kind; both end with the context."""
+    with servers(store, 1, fsync) as [only]:
+        yield only
+
+
+@contextmanager
+def servers(store: str, number: int, fsync: str = "everysec") -> Iterator[list[Server]]:
+    """Several on one empty store, which has to be an engine's when there is more than one."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="jobwire-bench-")))
-        engine_pid = None
+        engine_url, engine_pid = "", None
         if store in ("valkey", "redis"):
             engine_url, engine_pid = stack.enter_context(engine(store, folder, fsync))
             url = f"{engine_url}/0"
         else:
             url = "memory://" if store == "memory" else f"sqlite:///{folder}/jobwire.db"
-        port = free_port()
-        command = [sys.executable, "-m", "jobwire_server", "serve", "--store", url, "--listen", f"127.0.0.1:{port}"]
-        process = stack.enter_context(running(command, folder / "server.log"))
-        wait_for(port, process)
-        yield Server(f"127.0.0.1:{port}", process.pid, engine_pid)
+        started = []
+        for index in range(number):
+            port = free_port()
+            command = [sys.executable, "-m", "jobwire_server", "serve", "--store", url, "--listen", f"127.0.0.1:{port}"]
+            process = stack.enter_context(running(command, folder / f"server-{index}.log"))
+            wait_for(port, process)
+            started.append(Server(f"127.0.0.1:{port}", process.pid, engine_pid, engine_url))
+        yield started
 
 
 def has_engine(store: str) -> bool:
     return store in ("sqlite", "memory") or _binary(store) is not None
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has used so far, all its threads, user and system; Linux only, 0 elsewhere."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
+def cpu_seconds(pid: int | None) -> float:
+    """What a process has used so far, all its threads, user and system, to the nanosecond; Linux only, 0 elsewhere."""
+    if pid is None or sys.platform != "linux":
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    cpu_clock = (~pid << 3) | 2  # as clock_getcpuclockid(3) makes it: /proc counts in hundredths
+    return time.clock_gettime(cpu_clock)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process occupies; Linux only, 0 elsewhere."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
@@ -77,6 +98,16 @@ def engine(name: str, folder: Path, fsync: str = "everysec") -> Iterator[tuple[s
         yield f"redis://127.0.0.1:{port}", process.pid
 
 
+def engine_version(name: str) -> str:
+    """Empty for a store that is no process of its own."""
+    binary = _binary(name)
+    if binary is None:
+        return ""
+    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v=(\S+)", told)
+    return found[1] if found else told.strip()
+
+
 def _binary(name: str) -> str | None:
     """A server on PATH; for Valkey also the one that the development environment brings along."""
     found = shutil.which(f"{name}-server")
@@ -88,15 +119,18 @@ def _binary(name: str) -> str | None:
 
 @contextmanager
 def running(command: list[str], log: Path, user: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """That process, which does not outlive the context, whatever ends it: a second Ctrl-C included."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, user=user)
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGTERM)
             try:
+                process.terminate()
                 process.wait(20)
             except subprocess.TimeoutExpired:
+                pass
+            finally:
                 process.kill()
                 process.wait()
 

@@ -23,7 +23,7 @@ import click
 import uvloop
 from redis import Redis
 
-from benchmarks.servers import STORES, engine, has_engine
+from benchmarks.servers import STORES, cpu_seconds, engine, has_engine
 from jobwire_server.domain import policy
 from jobwire_server.domain.change import new_tokens
 from jobwire_server.domain.guard import Outcome
@@ -185,21 +185,13 @@ async def _timed(
 ) -> list[Answer]:
     """The answers to one call after the other; what they took is noted."""
     answers = []
-    clock, own, below = time.perf_counter(), time.process_time(), _cpu_of(bench.engine_pid)
+    clock, own, below = time.perf_counter(), time.process_time(), cpu_seconds(bench.engine_pid)
     for each in given:
         answers.append(await call(each))
-    own, below, clock = time.process_time() - own, _cpu_of(bench.engine_pid) - below, time.perf_counter() - clock
+    own, below, clock = time.process_time() - own, cpu_seconds(bench.engine_pid) - below, time.perf_counter() - clock
     jobs = len(given) * bench.batch
     bench.rounds[verb].append(Cost(1e6 * own / jobs, 1e6 * below / jobs, 1e6 * clock / len(given)))
     return answers
-
-
-def _cpu_of(pid: int | None) -> float:
-    """Seconds of CPU that another process has used, to the nanosecond: /proc counts in hundredths. Linux only."""
-    if pid is None:
-        return 0.0
-    cpu_clock = (~pid << 3) | 2  # as clock_getcpuclockid(3) makes it
-    return time.clock_gettime(cpu_clock)
 
 
 def _memory(bench: Bench) -> int:
