@@ -147,7 +147,7 @@ async def create(stubs: Sequence[Any], jobs: int, batch: int) -> None:
     async def create_some(index: int, number: int) -> None:
         async with turns:
             answer = await stubs[index % len(stubs)].BatchCreateJobs(
-                api.BatchCreateJobsRequest(requests=[new_job() for _ in range(number)])
+                api.BatchCreateJobsRequest(requests=[new_job() for _ in range(number)], brief=True)
             )
             assert all(result.response.created for result in answer.results)
 
@@ -190,7 +190,7 @@ async def _work(stub: Any, request: api.ClaimJobRequest, tally: Tally, *, batch:
 
     async def settle(requests: list[api.UpdateJobRequest]) -> None:
         async with turns:
-            answer = await stub.BatchUpdateJobs(api.BatchUpdateJobsRequest(requests=requests))
+            answer = await stub.BatchUpdateJobs(api.BatchUpdateJobsRequest(requests=requests, brief=True))
         assert all(result.HasField("response") for result in answer.results)
         tally.count(len(requests))
 

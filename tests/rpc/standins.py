@@ -46,7 +46,7 @@ class Services:
     async def get(self, job_ids: Sequence[str]) -> list[Job | None]:
         return await self.on_get() if self.on_get else self.jobs
 
-    async def create(self, jobs: Sequence[NewJob]) -> list[Created | JobwireError]:
+    async def create(self, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created | JobwireError]:
         self.created += jobs
         return [
             JobwireError(Reason.JOB_EXISTS, "taken", metadata={"job_id": new.id})
@@ -55,7 +55,7 @@ class Services:
             for new in jobs
         ]
 
-    async def update(self, changes: Sequence[Change]) -> list[Updated | JobwireError]:
+    async def update(self, changes: Sequence[Change], *, brief: bool = False) -> list[Updated | JobwireError]:
         self.changes += changes
         job = self.jobs[0] if self.jobs else None
         return [Updated(None if job is None else Standing.of(job), already_applied=True) for _ in changes]

@@ -99,6 +99,20 @@ async def test_a_batch_of_changes_keeps_its_order_around_refused_items(wire: Run
     assert [change.job_id for change in wire.services.changes] == ["a", "b"]
 
 
+async def test_a_brief_batch_of_creates_tells_ids_and_refusals_alone(wire: Running) -> None:
+    requests = [job_service_pb2.CreateJobRequest(job=job_pb2.Job(id=id)) for id in ("a", "/", "taken")]
+    answer = await wire.jobs.BatchCreateJobs(job_service_pb2.BatchCreateJobsRequest(requests=requests, brief=True))
+    assert answer.results[0].response == job_service_pb2.CreateJobResponse(job=job_pb2.Job(id="a"), created=True)
+    assert [result.error.reason for result in answer.results] == ["", "INVALID_FIELD", "JOB_EXISTS"]
+
+
+async def test_a_brief_batch_of_changes_tells_refusals_alone(wire: Running) -> None:
+    requests = [settled("a"), settled("/"), raised("b")]
+    answer = await wire.jobs.BatchUpdateJobs(job_service_pb2.BatchUpdateJobsRequest(requests=requests, brief=True))
+    assert [result.WhichOneof("outcome") for result in answer.results] == ["response", "error", "response"]
+    assert answer.results[0].response == job_service_pb2.UpdateJobResponse(already_applied=True)
+
+
 async def test_a_cancel_is_handed_on_whole_and_no_grace_is_not_the_default(wire: Running) -> None:
     request = job_service_pb2.CancelJobRequest(job_id="j", reason="r", etag="7")
     assert (await wire.jobs.CancelJob(request)).job.HasField("payload")

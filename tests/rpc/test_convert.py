@@ -51,14 +51,15 @@ def test_an_empty_create_gets_every_default() -> None:
 
 def test_the_digest_is_of_the_request_before_defaults() -> None:
     def digest(**fields: Any) -> bytes:
-        return reader.new_job(CreateRequest(job=job_pb2.Job(**fields))).digest
+        return reader.new_job(CreateRequest(request_id="r", job=job_pb2.Job(**fields))).digest
 
     assert digest() == digest()
     assert digest() != digest(priority=5)
     assert digest(labels={"a": "1", "b": "2"}) == digest(labels={"b": "2", "a": "1"})
     sent = full_submission()
     expected = hashlib.sha256(sent.SerializeToString(deterministic=True)).digest()
-    assert reader.new_job(CreateRequest(job=sent)).digest == expected
+    assert reader.new_job(CreateRequest(job=sent)).digest == expected, "its id makes it repeatable"
+    assert reader.new_job(CreateRequest(job=job_pb2.Job(type="t"))).digest == b"", "nothing can be its repeat"
 
 
 def test_a_request_id_is_one_principals_own() -> None:
@@ -74,10 +75,11 @@ def test_a_request_id_is_one_principals_own() -> None:
 def test_what_the_server_does_not_know_is_digested_and_not_stored() -> None:
     unknown = b"\x82\x7d\x03abc"  # field 2000, three bytes
     request = CreateRequest(job=job_pb2.Job.FromString(job_pb2.Job(type="t").SerializeToString() + unknown))
+    request.request_id = "r"
     request.job.payload.MergeFromString(unknown)
     new = reader.new_job(request)
     assert b"abc" not in new.submission
-    assert new.digest != reader.new_job(CreateRequest(job=job_pb2.Job(type="t"))).digest
+    assert new.digest != reader.new_job(CreateRequest(request_id="r", job=job_pb2.Job(type="t"))).digest
 
 
 def test_job_ids_are_rising_uuids_of_version_seven() -> None:

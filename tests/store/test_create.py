@@ -37,6 +37,18 @@ async def test_a_created_job_is_stored_as_it_was_asked_for(store: Store) -> None
     assert (job.state, job.create_time, job.version, job.attempt) == (JobState.QUEUED, START, 1, 0)
 
 
+async def test_a_brief_create_stores_the_same_and_tells_the_outcome_alone(store: Store) -> None:
+    await put(store, "taken")
+    asked = [new_job("j", queue="q"), new_job("taken"), new_job("taken", digest=b"other"), new_job("j", queue="q")]
+    made = await store.create(asked, brief=True)
+    assert [each.outcome for each in made] == ["created", "existed", "id_taken", "existed"]
+    assert [each.job_id for each in made] == ["j", "taken", "taken", "j"]
+    assert made[0].standing is None
+    await store.create([new_job("told", queue="q")])
+    brief, told = await get(store, "j"), await get(store, "told")
+    assert brief._replace(id="", score=0, queue_time=0) == told._replace(id="", score=0, queue_time=0)
+
+
 async def test_a_job_for_later_is_scheduled_and_has_no_queue_time(store: Store) -> None:
     job = await put(store, "later", schedule_time=START + 1)
     assert (job.state, job.score, job.queue_time) == (JobState.SCHEDULED, START + 1, None)

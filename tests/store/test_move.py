@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.store.making import START, Clock, claim, get, is_there, move, new_job, put, shove, standing_of, wish
+from tests.store.making import START, Clock, claim, get, is_there, move, new_job, put, shove, standing_of, wish, worker
 
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import GUARD_TABLE, Guard, Outcome, Situation
@@ -147,6 +147,26 @@ async def test_a_completion_keeps_its_attempt_in_the_row(store: Store, clock: Cl
     assert done.score == done.purge_time == clock.now + DAY
     assert (done.lease_expire_time, done.acknowledged) == (None, False)
     assert done.attempts == (Attempt(1, "w", START, clock.now, AttemptOutcome.COMPLETED, job.token),)
+
+
+async def test_a_brief_completion_ends_the_job_the_same_way_and_tells_the_outcome_alone(store: Store) -> None:
+    jobs = [await put(store, id, JobState.IN_PROGRESS) for id in ("a", "b", "gone_at_its_end", "lost")]
+    await shove(store, "gone_at_its_end", JobState.IN_PROGRESS, retention=0)
+    done = [policy.complete(job.id, job.token or b"", b"r") for job in jobs]
+    lost = policy.complete("lost", b"no token of it", b"r")
+    gone = policy.complete("never", b"t", b"r")
+    (whole,) = await store.move([done[0]])
+    moved = await store.move([done[1], done[2], lost, gone], brief=True)
+    assert [each.outcome for each in moved] == [Outcome.OK, Outcome.OK, Outcome.LOST, Outcome.GONE]
+    assert [each.standing for each in moved] == [None] * 4
+    assert moved[2].job == await get(store, "lost")
+    a, b = await get(store, "a"), await get(store, "b")
+    assert whole.standing == standing_of(a)
+    own = {name: getattr(a, name) for name in ("id", "score", "queue_time", "token", "fence", "last_operation")}
+    assert b._replace(**own) == a
+    assert not await is_there(store, "gone_at_its_end")
+    assert (await store.move([done[1]], brief=True))[0].outcome is Outcome.OK, "a repeat is told the same"
+    assert (await worker(store)).held == 1
 
 
 async def test_a_result_of_any_size_is_kept_and_a_replay_forgets_it(store: Store) -> None:

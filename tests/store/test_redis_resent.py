@@ -61,6 +61,16 @@ async def test_a_create_with_an_id_of_the_server_is_not_taken_for_a_clash(lossy:
     assert (await lossy.create([new_job("x", request_key=b"k", digest=batch[3].digest)]))[0].job_id == "c"
 
 
+async def test_a_brief_answer_that_got_lost_is_told_again(lossy: RedisStore, proxy: Proxy) -> None:
+    made = await losing(proxy, lambda: lossy.create([new_job("j"), new_job("x", id_given=False)], brief=True))
+    assert [(each.outcome, each.job_id) for each in made] == [("created", "j"), ("created", "x")]
+    (job, _) = (await claim(lossy, wish(number=2))).jobs
+    assert job.token
+    done = policy.complete(job.id, job.token, None)
+    (moved,) = await losing(proxy, lambda: lossy.move([done], brief=True))
+    assert (moved.outcome, (await get(lossy, job.id)).state) == (Outcome.OK, JobState.COMPLETED)
+
+
 async def test_a_completion_that_removed_its_job_is_ok_and_not_gone(lossy: RedisStore, proxy: Proxy) -> None:
     job = await put(lossy, "j", JobState.IN_PROGRESS, retention=0)
     assert job.token

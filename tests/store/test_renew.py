@@ -39,6 +39,22 @@ async def test_a_mere_renewal_leaves_the_version_alone(store: Store, clock: Cloc
     assert second.score == clock.now + 30 * SECOND
 
 
+async def test_a_brief_renewal_grants_the_same_and_tells_no_standing(store: Store, clock: Clock) -> None:
+    jobs = [await put(store, id, JobState.IN_PROGRESS) for id in ("a", "b", "lost")]
+    cancel = policy.cancel(jobs[1], reason="why", grace=5 * SECOND, etag=None, now=START)
+    assert cancel is not None
+    await store.move([cancel])
+    renewals = [Renewal(job_id=job.id, token=job.token or b"") for job in jobs[:2]]
+    lost = [Renewal(job_id="lost", token=b"other"), Renewal(job_id="never", token=b"t")]
+    brief = await store.renew([*renewals, *lost], brief=True)
+    told = await store.renew([*renewals, *lost])
+    assert [each.standing for each in brief] == [None] * 4
+    assert brief == [each._replace(standing=None) for each in told]
+    assert [each.outcome for each in brief] == [Outcome.OK, Outcome.OK, Outcome.LOST, Outcome.GONE]
+    assert (brief[1].cancel_requested, brief[1].cancel_reason) == (True, "why")
+    assert (await get(store, "a")).acknowledged
+
+
 async def test_progress_is_stored_and_raises_the_version(store: Store, clock: Clock) -> None:
     job = await put(store, "j", JobState.IN_PROGRESS)
     await renew(store, "j", job.token, fraction=0.25, message="¼")

@@ -39,8 +39,10 @@ log = logging.getLogger("jobwire.worker")
 class Settler:
     """Sends the updates of one worker, coalesced: those of one job stay in order."""
 
-    def __init__(self, jobs: JobServiceAsyncStub) -> None:
+    def __init__(self, jobs: JobServiceAsyncStub, *, brief: bool = False) -> None:
+        """`brief`: an accepted update is answered without its job."""
         self._jobs = jobs
+        self._brief = brief
         self._updates: Coalescer[UpdateJobRequest, UpdateJobResponse] = Coalescer(self._send, calls=1)
 
     async def send(self, request: UpdateJobRequest) -> UpdateJobResponse:
@@ -61,7 +63,8 @@ class Settler:
         self, requests: Sequence[UpdateJobRequest], timeout: float
     ) -> Sequence[UpdateJobResponse | JobwireError]:
         try:
-            answer = await self._jobs.BatchUpdateJobs(BatchUpdateJobsRequest(requests=requests), timeout=timeout)
+            batch = BatchUpdateJobsRequest(requests=requests, brief=self._brief)
+            answer = await self._jobs.BatchUpdateJobs(batch, timeout=timeout)
         except grpc.aio.AioRpcError as rpc_error:
             error = from_rpc_error(rpc_error)
             log.info("%d updates are not answered: %s", len(requests), brief(error))

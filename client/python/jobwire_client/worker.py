@@ -171,7 +171,7 @@ class Worker:
             raise ValueError("a worker without handlers: register some with @worker.handler(type)")
         with self._connection.open_for_threads() as threads_channel:
             async with self._connection.open() as channel:
-                settler = Settler(JobServiceStub(channel))
+                settler = Settler(JobServiceStub(channel), brief=self._hooks.on_settled is None)
                 loop = asyncio.get_running_loop()
 
                 def heard(beaten: Sequence[Beaten], directive: WorkerDirective.ValueType) -> None:

@@ -200,7 +200,8 @@ class NewJob(NamedTuple):
     """Payload, http, labels and webhook as a serialized `jobwire.v1.Job` fragment. Domain and stores never look into
     it: it is written by a create or an edit, and read by whoever speaks the wire."""
     digest: bytes = b""
-    """SHA-256 over the request as it came: what makes a repeated create the same create."""
+    """SHA-256 over the request as it came: what makes a repeated create the same create. Empty where the caller named
+    neither job nor request: nothing can be its repeat."""
     request_key: bytes | None = None
     """Names the caller's `request_id` (hashed together with the principal); None when the caller gave none."""
     id_given: bool = True

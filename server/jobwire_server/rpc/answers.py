@@ -29,7 +29,7 @@ from jobwire_server.domain.job import (
     etag_of,
 )
 from jobwire_server.service.jobs import Recovered, Updated
-from jobwire_server.store.base import Created, Renewed, Standing
+from jobwire_server.store.base import Created, CreateOutcome, Renewed, Standing
 
 STATES: Final = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
 OUTCOMES: Final = {
@@ -105,6 +105,18 @@ def write_preview(message: job_pb2.Job, new: NewJob, now: int, *, bodies: bool =
     set_time(message.update_time, now)
     if is_due:
         set_time(message.queue_time, now)
+
+
+def write_created_briefly(answer: job_service_pb2.CreateJobResponse, created: Created) -> None:
+    answer.job.id = created.job_id
+    if created.outcome is CreateOutcome.CREATED:
+        answer.created = True
+
+
+def write_updated_briefly(answer: job_service_pb2.UpdateJobResponse, updated: Updated) -> None:
+    answer.SetInParent()
+    if updated.already_applied:
+        answer.already_applied = True
 
 
 class Standings:

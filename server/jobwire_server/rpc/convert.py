@@ -61,8 +61,11 @@ class Reader:
             raise invalid(f"job.{min(given - SUBMITTED)}", "is output only: the server sets it")
         if "webhook" in given:
             raise _no_webhook("job")
-        # Of the request as it came: what this server does not know yet belongs to it, but is not stored.
-        digest = hashlib.sha256(job.SerializeToString(deterministic=True)).digest()
+        # Of the request as it came: what this server does not know yet belongs to it, but is not stored. Who gave it no
+        # name cannot send it again, so that it is like no other.
+        digest = b""
+        if request.request_id or "id" in given:
+            digest = hashlib.sha256(job.SerializeToString(deterministic=True)).digest()
         job.DiscardUnknownFields()  # they would count against no limit
         request_key = None
         if request.request_id:

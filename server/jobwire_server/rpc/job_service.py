@@ -18,9 +18,11 @@ from jobwire_server.rpc.answers import (
     Standings,
     job_message,
     recovered_message,
+    write_created_briefly,
     write_got,
     write_job,
     write_preview,
+    write_updated_briefly,
 )
 from jobwire_server.rpc.claim_messages import claim_messages, is_readable
 from jobwire_server.rpc.convert import Reader
@@ -93,11 +95,13 @@ class JobServicer:
             else:
                 results.append(result)
                 new_jobs.append(new)
-        made = await self._jobs.create(new_jobs) if new_jobs else []
+        made = await self._jobs.create(new_jobs, brief=request.brief) if new_jobs else []
         standings = Standings()
         for result, new, created in zip(results, new_jobs, made, strict=True):
             if isinstance(created, JobwireError):
                 result.error.CopyFrom(refusal(created).item())
+            elif request.brief:
+                write_created_briefly(result.response, created)
             else:
                 standings.write_created(result.response, new, created, whole=False)
         _fit(answer, self._limits.send)
@@ -172,11 +176,13 @@ class JobServicer:
                 results.append(result)
             except JobwireError as error:
                 result.error.CopyFrom(refusal(error).item())
-        made = await self._jobs.update(changes) if changes else []
+        made = await self._jobs.update(changes, brief=request.brief) if changes else []
         standings = Standings()
         for result, change, updated in zip(results, changes, made, strict=True):
             if isinstance(updated, JobwireError):
                 result.error.CopyFrom(refusal(updated).item())
+            elif request.brief:
+                write_updated_briefly(result.response, updated)
             else:
                 standings.write_updated(result.response, change, updated)
         _fit(answer, self._limits.send)

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 from jobwire_server.domain import policy
@@ -27,6 +28,8 @@ DECISIONS: Final = 5
 TOGETHER: Final = 500
 """Changes of concurrent callers that go to the store in one call: that is one script, and one fsync, for all."""
 
+_KINDS: Final = (False, True)
+
 log = logging.getLogger("jobwire.jobs")
 
 Decided = Fail | Release | Edit
@@ -40,7 +43,7 @@ class Updated(NamedTuple):
     """An accepted change."""
 
     standing: Standing | None
-    """Of the job after it; None when it was removed at its end (retention 0)."""
+    """Of the job after it; None when it was removed at its end (retention 0), and where a brief answer will do."""
     already_applied: bool = False
     """The same settlement had been accepted before."""
 
@@ -83,28 +86,35 @@ class JobService:
     def __init__(self, store: Store, *, acknowledged: Acknowledged = lambda _: None) -> None:
         self._store = store
         self._acknowledged = acknowledged
-        self._create: Final = Coalescer(store.create, batch=TOGETHER).call
+        # By whether the answer is brief: those who ask for one kind travel together.
+        self._create: Final = [Coalescer(partial(store.create, brief=brief), batch=TOGETHER).call for brief in _KINDS]
         # Apart from other Moves: a store has a shorter way for a call of completions alone.
-        self._complete: Final = Coalescer(store.move, batch=TOGETHER).call
+        self._complete: Final = [Coalescer(partial(store.move, brief=brief), batch=TOGETHER).call for brief in _KINDS]
         self._move: Final = Coalescer(store.move, batch=TOGETHER).call
         self._renew: Final = Coalescer(store.renew, batch=TOGETHER).call
 
-    async def create(self, jobs: Sequence[NewJob]) -> list[Created | JobwireError]:
-        """Adds jobs, an outcome for each: a repeated request answers the stored job, another one's id is refused."""
-        return [_create_answer(new, made) for new, made in zip(jobs, await self._create(jobs), strict=True)]
+    async def create(self, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created | JobwireError]:
+        """Adds jobs, an outcome for each: a repeated request answers the stored job, another one's id is refused.
+
+        `brief`: what was created is answered without its standing.
+        """
+        return [_create_answer(new, made) for new, made in zip(jobs, await self._create[brief](jobs), strict=True)]
 
     async def get(self, job_ids: Sequence[str]) -> list[Job | None]:
         """The jobs as they are now; None for each that does not exist."""
         return (await self._store.get(job_ids)).jobs
 
-    async def update(self, changes: Sequence[Change]) -> list[Updated | JobwireError]:
-        """Applies changes, an outcome for each; several of one job in their order, those of different jobs together."""
+    async def update(self, changes: Sequence[Change], *, brief: bool = False) -> list[Updated | JobwireError]:
+        """Applies changes, an outcome for each; several of one job in their order, those of different jobs together.
+
+        `brief`: nobody will look at the standings, so that completions come without.
+        """
         completions = [change for change in changes if isinstance(change, Completion)]
         if len(completions) == len(changes):
-            return await self._completed(completions)
+            return await self._completed(completions, brief=brief)
         answers: dict[int, Updated | JobwireError] = {}
         for indexes in _rounds(changes):
-            answers |= await self._round({i: changes[i] for i in indexes})
+            answers |= await self._round({i: changes[i] for i in indexes}, brief=brief)
         return [answers[i] for i in range(len(changes))]
 
     async def cancel(self, job_id: str, *, reason: str, grace: int, etag: str | None) -> Job:
@@ -184,13 +194,15 @@ class JobService:
                 return after or job._replace(state=move.to)
         raise _contended(job_id)
 
-    async def _round(self, changes: dict[int, Change]) -> dict[int, Updated | JobwireError]:
+    async def _round(self, changes: dict[int, Change], *, brief: bool) -> dict[int, Updated | JobwireError]:
         """Applies changes of distinct jobs."""
         completions = {i: change for i, change in changes.items() if isinstance(change, Completion)}
         reports = {i: change for i, change in changes.items() if isinstance(change, Report)}
         others = {i: change for i, change in changes.items() if not isinstance(change, Completion | Report)}
         completed, reported, changed = await asyncio.gather(
-            self._completed([*completions.values()]), self._reported([*reports.values()]), self._change(others)
+            self._completed([*completions.values()], brief=brief),
+            self._reported([*reports.values()]),
+            self._change(others),
         )
         return {
             **dict(zip(completions, completed, strict=True)),
@@ -198,10 +210,10 @@ class JobService:
             **changed,
         }
 
-    async def _completed(self, completions: Sequence[Completion]) -> list[Updated | JobwireError]:
+    async def _completed(self, completions: Sequence[Completion], *, brief: bool) -> list[Updated | JobwireError]:
         if not completions:
             return []
-        moved = await self._complete(completions)
+        moved = await self._complete[brief](completions)
         self._acknowledged([completion.token for completion in completions])
         return [
             Updated(standing)

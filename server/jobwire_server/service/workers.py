@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from jobwire_server.domain.errors import worker_not_found
@@ -22,11 +23,11 @@ class WorkerService:
     def __init__(self, store: Store, *, acknowledged: Acknowledged = lambda _: None) -> None:
         self._store = store
         self._acknowledged = acknowledged
-        self._renew: Final = Coalescer(store.renew, batch=TOGETHER).call
+        self._renew: Final = Coalescer(partial(store.renew, brief=True), batch=TOGETHER).call
 
     async def heartbeat(self, worker: WorkerInfo, renewals: Sequence[Renewal]) -> tuple[list[Renewed], Directive]:
-        """Records the worker and renews the leases whose tokens are listed, and only those; an answer for each, and
-        what an operator wants of the worker."""
+        """Records the worker and renews the leases whose tokens are listed, and only those; an answer for each, without
+        its standing, and what an operator wants of the worker."""
         if not renewals:
             directive = await self._store.beat(worker)
             return [], directive or Directive.NONE

@@ -86,9 +86,9 @@ class Created(NamedTuple):
     job_id: str
     """The stored job's id: with a repeated request id it can differ from the id in this request."""
     queue_position: int = 0
-    """An estimate: jobs QUEUED in its queue, itself included; 0 when it is not QUEUED."""
+    """An estimate: jobs QUEUED in its queue, itself included; 0 when it is not QUEUED, and in a brief answer."""
     standing: Standing | None = None
-    """Of a job just CREATED: all that its maker does not know."""
+    """Of a job just CREATED: all that its maker does not know; None in a brief answer."""
     job: Job | None = None
     """The job that EXISTED, as it is now; None when it has gone since."""
 
@@ -157,7 +157,7 @@ class Moved(NamedTuple):
 
     outcome: Outcome
     standing: Standing | None = None
-    """Of the job after the Move when OK; None when that removed it."""
+    """Of the job after the Move when OK; None when that removed it, and in a brief answer."""
     job: Job | None = None
     """The job as it is when LOST or STALE."""
 
@@ -185,7 +185,7 @@ class Renewed(NamedTuple):
     cancel_requested: bool = False
     cancel_reason: str = ""
     standing: Standing | None = None
-    """Of the job after it, when OK."""
+    """Of the job after it, when OK; None in a brief answer."""
 
 
 LOOK_PAST: Final = 10
@@ -327,7 +327,7 @@ class Store(Protocol):
     async def info(self) -> StoreInfo:
         """What the store is and promises."""
 
-    async def create(self, jobs: Sequence[NewJob]) -> list[Created]:
+    async def create(self, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created]:
         """Adds each job unless the same request came before: SCHEDULED when its `schedule_time` is ahead, else QUEUED.
 
         Sameness is judged by `request_key` (remembered for 24 h, whatever became of the job), then, where the caller
@@ -356,7 +356,7 @@ class Store(Protocol):
         is 0, acknowledged at once).
         """
 
-    async def move(self, moves: Sequence[AnyMove]) -> list[Moved]:
+    async def move(self, moves: Sequence[AnyMove], *, brief: bool = False) -> list[Moved]:
         """Judges each Move's guard (`domain.guard.judge`) and applies it as `domain.move.Move` says, in order."""
 
     async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:
@@ -365,7 +365,7 @@ class Store(Protocol):
         The lease of one IN_PROGRESS ends: its worker's credit is freed, and it is told `lost`.
         """
 
-    async def renew(self, renewals: Sequence[Renewal]) -> list[Renewed]:
+    async def renew(self, renewals: Sequence[Renewal], *, brief: bool = False) -> list[Renewed]:
         """Extends each lease still held under its token by its `lease_duration`, never past `limit_time`.
 
         The first renewal acknowledges: version up, `return_count` 0, `start_time` where it is missing, and

@@ -163,7 +163,10 @@ func (x *CreateJobResponse) GetQueuePosition() int64 {
 type BatchCreateJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 1,000. `validate_only` counts for its item alone.
-	Requests      []*CreateJobRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	Requests []*CreateJobRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// True: of each stored job the answer tells `id` and `created` alone, which is what large batches need and costs the
+	// server and its caller less. Refusals and `validate_only` are answered as ever.
+	Brief         bool `protobuf:"varint,2,opt,name=brief,proto3" json:"brief,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +206,13 @@ func (x *BatchCreateJobsRequest) GetRequests() []*CreateJobRequest {
 		return x.Requests
 	}
 	return nil
+}
+
+func (x *BatchCreateJobsRequest) GetBrief() bool {
+	if x != nil {
+		return x.Brief
+	}
+	return false
 }
 
 // Accepted and refused items side by side.
@@ -1262,7 +1272,10 @@ func (x *EditJob) GetEtag() string {
 type BatchUpdateJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 1,000. Settlements, progress and edits may be mixed.
-	Requests      []*UpdateJobRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	Requests []*UpdateJobRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// True: of each accepted change the answer tells `already_applied` alone, which is what a worker needs and costs the
+	// server and its caller less. Refusals are answered as ever.
+	Brief         bool `protobuf:"varint,2,opt,name=brief,proto3" json:"brief,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1302,6 +1315,13 @@ func (x *BatchUpdateJobsRequest) GetRequests() []*UpdateJobRequest {
 		return x.Requests
 	}
 	return nil
+}
+
+func (x *BatchUpdateJobsRequest) GetBrief() bool {
+	if x != nil {
+		return x.Brief
+	}
+	return false
 }
 
 // Accepted and refused changes side by side.
@@ -3579,9 +3599,10 @@ const file_jobwire_v1_job_service_proto_rawDesc = "" +
 	"\x11CreateJobResponse\x12!\n" +
 	"\x03job\x18\x01 \x01(\v2\x0f.jobwire.v1.JobR\x03job\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12%\n" +
-	"\x0equeue_position\x18\x03 \x01(\x03R\rqueuePosition\"R\n" +
+	"\x0equeue_position\x18\x03 \x01(\x03R\rqueuePosition\"h\n" +
 	"\x16BatchCreateJobsRequest\x128\n" +
-	"\brequests\x18\x01 \x03(\v2\x1c.jobwire.v1.CreateJobRequestR\brequests\"P\n" +
+	"\brequests\x18\x01 \x03(\v2\x1c.jobwire.v1.CreateJobRequestR\brequests\x12\x14\n" +
+	"\x05brief\x18\x02 \x01(\bR\x05brief\"P\n" +
 	"\x17BatchCreateJobsResponse\x125\n" +
 	"\aresults\x18\x01 \x03(\v2\x1b.jobwire.v1.CreateJobResultR\aresults\"\x88\x01\n" +
 	"\x0fCreateJobResult\x12;\n" +
@@ -3641,9 +3662,10 @@ const file_jobwire_v1_job_service_proto_rawDesc = "" +
 	"\x03job\x18\x01 \x01(\v2\x0f.jobwire.v1.JobR\x03job\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\"R\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"h\n" +
 	"\x16BatchUpdateJobsRequest\x128\n" +
-	"\brequests\x18\x01 \x03(\v2\x1c.jobwire.v1.UpdateJobRequestR\brequests\"P\n" +
+	"\brequests\x18\x01 \x03(\v2\x1c.jobwire.v1.UpdateJobRequestR\brequests\x12\x14\n" +
+	"\x05brief\x18\x02 \x01(\bR\x05brief\"P\n" +
 	"\x17BatchUpdateJobsResponse\x125\n" +
 	"\aresults\x18\x01 \x03(\v2\x1b.jobwire.v1.UpdateJobResultR\aresults\"\x88\x01\n" +
 	"\x0fUpdateJobResult\x12;\n" +

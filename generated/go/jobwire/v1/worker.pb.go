@@ -246,7 +246,7 @@ func (x *WorkerIdentity) GetVersion() string {
 	return ""
 }
 
-// A registered worker. Forgotten an hour after it was LOST, once it holds nothing.
+// A registered worker. Forgotten when it was not heard of for an hour, once it holds nothing.
 type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As last sent, with the session of its latest stream.

@@ -103,6 +103,11 @@ class BatchCreateJobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
+    BRIEF_FIELD_NUMBER: _builtins.int
+    brief: _builtins.bool
+    """True: of each stored job the answer tells `id` and `created` alone, which is what large batches need and costs the
+    server and its caller less. Refusals and `validate_only` are answered as ever.
+    """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateJobRequest]:
         """1 to 1,000. `validate_only` counts for its item alone."""
@@ -111,10 +116,11 @@ class BatchCreateJobsRequest(_message.Message):
         self,
         *,
         requests: _abc.Iterable[Global___CreateJobRequest] | None = ...,
+        brief: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brief", b"brief", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -650,6 +656,11 @@ class BatchUpdateJobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
+    BRIEF_FIELD_NUMBER: _builtins.int
+    brief: _builtins.bool
+    """True: of each accepted change the answer tells `already_applied` alone, which is what a worker needs and costs the
+    server and its caller less. Refusals are answered as ever.
+    """
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpdateJobRequest]:
         """1 to 1,000. Settlements, progress and edits may be mixed."""
@@ -658,10 +669,11 @@ class BatchUpdateJobsRequest(_message.Message):
         self,
         *,
         requests: _abc.Iterable[Global___UpdateJobRequest] | None = ...,
+        brief: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brief", b"brief", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

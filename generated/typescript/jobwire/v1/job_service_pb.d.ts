@@ -101,6 +101,14 @@ export declare type BatchCreateJobsRequest = Message<"jobwire.v1.BatchCreateJobs
    * @generated from field: repeated jobwire.v1.CreateJobRequest requests = 1;
    */
   requests: CreateJobRequest[];
+
+  /**
+   * True: of each stored job the answer tells `id` and `created` alone, which is what large batches need and costs the
+   * server and its caller less. Refusals and `validate_only` are answered as ever.
+   *
+   * @generated from field: bool brief = 2;
+   */
+  brief: boolean;
 };
 
 /**
@@ -627,6 +635,14 @@ export declare type BatchUpdateJobsRequest = Message<"jobwire.v1.BatchUpdateJobs
    * @generated from field: repeated jobwire.v1.UpdateJobRequest requests = 1;
    */
   requests: UpdateJobRequest[];
+
+  /**
+   * True: of each accepted change the answer tells `already_applied` alone, which is what a worker needs and costs the
+   * server and its caller less. Refusals are answered as ever.
+   *
+   * @generated from field: bool brief = 2;
+   */
+  brief: boolean;
 };
 
 /**

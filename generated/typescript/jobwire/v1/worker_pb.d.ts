@@ -80,7 +80,7 @@ export declare type WorkerIdentity = Message<"jobwire.v1.WorkerIdentity"> & {
 export declare const WorkerIdentitySchema: GenMessage<WorkerIdentity>;
 
 /**
- * A registered worker. Forgotten an hour after it was LOST, once it holds nothing.
+ * A registered worker. Forgotten when it was not heard of for an hour, once it holds nothing.
  *
  * @generated from message jobwire.v1.Worker
  */

@@ -32,7 +32,7 @@ def get(job_ids: Sequence[str]) -> Call[Snapshot]:
     return Call(script("get"), to_json(list(job_ids)), _snapshot, suspects=lambda: suspects(ids=job_ids))
 
 
-def create(jobs: Sequence[NewJob]) -> Call[list[Created]]:
+def create(jobs: Sequence[NewJob], *, brief: bool = False) -> Call[list[Created]]:
     shapes: dict[tuple[Any, ...], int] = {}
     arguments = []
     specs = []
@@ -50,7 +50,7 @@ def create(jobs: Sequence[NewJob]) -> Call[list[Created]]:
 
     return Call(
         script("create"),
-        f"[[{','.join(map(codec.encode_alike, shapes))}],{to_json(arguments)}]",
+        f"[[{','.join(map(codec.encode_alike, shapes))}],{to_json(arguments)},{to_json(brief)}]",
         read,
         b"".join(specs),
         lambda: suspects(
@@ -60,7 +60,9 @@ def create(jobs: Sequence[NewJob]) -> Call[list[Created]]:
     )
 
 
-def _created(new: NewJob, made: Sequence[Any], stored: Jobs, now: int) -> Created:
+def _created(new: NewJob, made: Sequence[Any] | int, stored: Jobs, now: int) -> Created:
+    if made == _BRIEFLY_OK:
+        return Created(CreateOutcome.CREATED, new.id)
     match made:
         case [position, score, queue_time]:
             state = JobState.SCHEDULED if queue_time is None else JobState.QUEUED
@@ -73,7 +75,7 @@ def _created(new: NewJob, made: Sequence[Any], stored: Jobs, now: int) -> Create
             return Created(CreateOutcome(outcome), job_id, position, job=job)
         case [outcome, job_id]:
             return Created(CreateOutcome(outcome), job_id)
-    raise ValueError(f"an answer of {len(made)} parts")
+    raise ValueError(f"not an answer to a create: {made!r}")
 
 
 def claim(queue: str, requests: Sequence[ClaimRequest]) -> Call[Claims]:
@@ -110,11 +112,11 @@ def claim(queue: str, requests: Sequence[ClaimRequest]) -> Call[Claims]:
     )
 
 
-def move(moves: Sequence[AnyMove]) -> Call[list[Moved]]:
+def move(moves: Sequence[AnyMove], *, brief: bool = False) -> Call[list[Moved]]:
     """Where all are completions, each of another job, there is a shorter way."""
     completions = [each for each in moves if isinstance(each, Completion)]
     if len(completions) == len(moves) == len({each.job_id for each in moves}):
-        return _complete(completions)
+        return _complete(completions, brief=brief)
     return _move_all([each.as_move() for each in moves])
 
 
@@ -140,7 +142,7 @@ def _move_all(moves: Sequence[Move]) -> Call[list[Moved]]:
     )
 
 
-def _complete(completions: Sequence[Completion]) -> Call[list[Moved]]:
+def _complete(completions: Sequence[Completion], *, brief: bool) -> Call[list[Moved]]:
     arguments = []
     results = []
     for job_id, token, result, operation in completions:
@@ -153,7 +155,7 @@ def _complete(completions: Sequence[Completion]) -> Call[list[Moved]]:
         arguments.append((job_id, token.hex(), told, operation.hex()))
     return Call(
         script("complete"),
-        to_json(arguments),
+        to_json([brief, arguments]),
         _moved_all(completions),
         b"".join(results),
         lambda: suspects(ids=[each.job_id for each in completions]),
@@ -164,7 +166,11 @@ def _moved_all(moves: Sequence[AnyMove]) -> Callable[[Answer], list[Moved]]:
     def read(answer: Answer) -> list[Moved]:
         stored = Jobs(answer.blob)
         moved = []
-        for move, (outcome, standing, *found) in zip(moves, answer.content(), strict=True):
+        for move, told in zip(moves, answer.content(), strict=True):
+            if told == _BRIEFLY_OK:
+                moved.append(_DONE)
+                continue
+            outcome, standing, *found = told
             if outcome == "ok":
                 moved.append(Moved(Outcome.OK, None if standing is None else _standing(move.job_id, standing)))
             else:
@@ -172,6 +178,12 @@ def _moved_all(moves: Sequence[AnyMove]) -> Callable[[Answer], list[Moved]]:
         return moved
 
     return read
+
+
+_BRIEFLY_OK: Final = 1
+"""What a brief answer says of each item that went well."""
+
+_DONE: Final = Moved(Outcome.OK)
 
 
 def _standing(job_id: str, told: Sequence[Any]) -> Standing:
@@ -216,7 +228,7 @@ def _move(move: Move, large: list[bytes]) -> Iterator[object]:
             large.append(value)
 
 
-def renew(renewals: Sequence[Renewal]) -> Call[list[Renewed]]:
+def renew(renewals: Sequence[Renewal], *, brief: bool = False) -> Call[list[Renewed]]:
     arguments = [
         [
             renewal.job_id,
@@ -230,7 +242,10 @@ def renew(renewals: Sequence[Renewal]) -> Call[list[Renewed]]:
         return [_renewed(renewal.job_id, *told) for renewal, told in zip(renewals, answer.content(), strict=True)]
 
     return Call(
-        script("renew"), to_json(arguments), read, suspects=lambda: suspects(ids=[each.job_id for each in renewals])
+        script("renew"),
+        to_json([brief, arguments]),
+        read,
+        suspects=lambda: suspects(ids=[each.job_id for each in renewals]),
     )
 
 
@@ -239,7 +254,8 @@ def _renewed(
 ) -> Renewed:
     if outcome != "ok":
         return Renewed(_OUTCOMES[outcome])
-    return Renewed(Outcome.OK, remaining, reason is not False, str(reason or ""), _standing(job_id, standing))
+    stands = _standing(job_id, standing) if standing else None
+    return Renewed(Outcome.OK, remaining, reason is not False, str(reason or ""), stands)
 
 
 def delete(deletions: Sequence[Deletion]) -> Call[list[Outcome]]:

@@ -124,6 +124,7 @@ class Jobs:
     def __init__(self, blob: bytes) -> None:
         self._blob = blob
         self._at = 0
+        self._leased = codec.Leased()
 
     def next(self, found: Sequence[Any]) -> Job | None:
         """The job whose id and sizes these are; None for none. Raises Unreadable."""
@@ -131,6 +132,8 @@ class Jobs:
             return None
         job_id, record, detail, spec, result = found
         try:
+            if not detail and result < 0:
+                return self._leased.decode(job_id, self._take(record), self._take(spec))
             return codec.decode(
                 job_id,
                 self._take(record),

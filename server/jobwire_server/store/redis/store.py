@@ -122,8 +122,8 @@ class RedisStore:
             recovered_at=int(recovered_at or 0),
         )
 
-    async def create(self, jobs: Sequence[NewJob]) -> list[Created]:
-        return [made for part in _parts(jobs) for made in await self._run(calls.create(part))]
+    async def create(self, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created]:
+        return [made for part in _parts(jobs) for made in await self._run(calls.create(part, brief=brief))]
 
     async def get(self, job_ids: Sequence[str]) -> Snapshot:
         first, *others = [await self._run(calls.get(part)) for part in _parts(job_ids) or [()]]
@@ -168,14 +168,14 @@ class RedisStore:
             remaining,
         )
 
-    async def move(self, moves: Sequence[AnyMove]) -> list[Moved]:
-        return [moved for part in _parts(moves) for moved in await self._run(calls.move(part))]
+    async def move(self, moves: Sequence[AnyMove], *, brief: bool = False) -> list[Moved]:
+        return [moved for part in _parts(moves) for moved in await self._run(calls.move(part, brief=brief))]
 
     async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:
         return [outcome for part in _parts(deletions) for outcome in await self._run(calls.delete(part))]
 
-    async def renew(self, renewals: Sequence[Renewal]) -> list[Renewed]:
-        return [renewed for part in _parts(renewals) for renewed in await self._run(calls.renew(part))]
+    async def renew(self, renewals: Sequence[Renewal], *, brief: bool = False) -> list[Renewed]:
+        return [renewed for part in _parts(renewals) for renewed in await self._run(calls.renew(part, brief=brief))]
 
     async def promote(self, *, limit: int) -> int:
         return await self._bite_by_bite(calls.promote, limit)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import Any, Final
 
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DEFAULT_RETENTION, JobState
@@ -26,24 +27,36 @@ UPDATE job SET
     result = given.result
 FROM given
 WHERE job.id = given.id AND job.state = 'in_progress' AND job.token = given.token AND {_RETENTION} > 0
-RETURNING number, job.id, queue, CAST(worker_id AS BLOB), score, version, revision, attempt, retry_count,
-    create_time, queue_time
+RETURNING job.id, queue, CAST(worker_id AS BLOB), iif(attempt = 1, NULL, number)
 """
 
+_COMPLETE_AND_TELL: Final = (
+    _COMPLETE.rstrip() + ", score, version, revision, attempt, retry_count, create_time, queue_time"
+)
+"""The same, and where each job stands: what nobody asks for is not worth reading, seven columns of a row."""
 
-def complete(transaction: Transaction, completions: Sequence[Completion]) -> dict[str, Moved]:
+_ID, _QUEUE, _WORKER, _RETRIED = map(itemgetter, range(4))
+
+_DONE: Final = Moved(Outcome.OK)
+
+
+def complete(transaction: Transaction, completions: Sequence[Completion], *, brief: bool) -> dict[str, Moved]:
     """Completes what can be completed this way, and answers that by id. No job may come twice."""
     now = transaction.now
-    done: dict[str, Moved] = {}
-    retried: list[int] = []
-    queues: Counter[str] = Counter()
-    workers: Counter[bytes] = Counter()
-    for row in bulk.given(transaction.connection, _COMPLETE, completions, now, DEFAULT_RETENTION[JobState.COMPLETED]):
-        number, job_id, queue, worker_id, score, version, revision, attempt, retry_count, create_time, queue_time = row
-        if attempt != 1:
-            retried.append(number)
-        queues[queue] += 1
-        workers[worker_id] += 1
+    statement = _COMPLETE if brief else _COMPLETE_AND_TELL
+    done = bulk.given(transaction.connection, statement, completions, now, DEFAULT_RETENTION[JobState.COMPLETED])
+    rows.clear_errors(transaction, [number for number in map(_RETRIED, done) if number is not None])
+    for queue, jobs in Counter(map(_QUEUE, done)).items():
+        transaction.counted(queue, JobState.IN_PROGRESS, JobState.COMPLETED, jobs)
+    for raw, leases in Counter(map(_WORKER, done)).items():
+        worker_id = raw.decode(errors="replace")  # as a damaged record is set aside
+        transaction.freed(worker_id, leases)
+        transaction.acknowledged(worker_id)
+    return dict.fromkeys(map(_ID, done), _DONE) if brief else dict(_told(done, now))
+
+
+def _told(done: Sequence[Sequence[Any]], now: int) -> Iterator[tuple[str, Moved]]:
+    for job_id, queue, _, _, score, version, revision, attempt, retry_count, create_time, queue_time in done:
         standing = Standing(
             job_id,
             queue,
@@ -58,12 +71,4 @@ def complete(transaction: Transaction, completions: Sequence[Completion]) -> dic
             queue_time,
             now,
         )
-        done[job_id] = Moved(Outcome.OK, standing)
-    rows.clear_errors(transaction, retried)
-    for queue, jobs in queues.items():
-        transaction.counted(queue, JobState.IN_PROGRESS, JobState.COMPLETED, jobs)
-    for raw, leases in workers.items():
-        worker_id = raw.decode(errors="replace")  # as a damaged record is set aside
-        transaction.freed(worker_id, leases)
-        transaction.acknowledged(worker_id)
-    return done
+        yield job_id, Moved(Outcome.OK, standing)

@@ -19,7 +19,11 @@ _REQUESTS: Final = """
 WITH given (key) AS ({values}) SELECT key, job_id, digest FROM given JOIN request USING (key) WHERE expire_time > ?1
 """
 _DIGESTS: Final = "WITH given (id) AS ({values}) SELECT id, digest FROM given JOIN job USING (id)"
-_REMEMBER: Final = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?)"
+# ?1 is when they are forgotten. What is replaced was to be forgotten already.
+_REMEMBER: Final = """
+WITH given (key, job_id, digest) AS ({values})
+INSERT OR REPLACE INTO request SELECT key, job_id, digest, ?1 FROM given WHERE key IS NOT NULL
+"""
 
 _COLUMNS: Final = (
     "number",
@@ -43,10 +47,17 @@ _COLUMNS: Final = (
 """What a create says; all other columns begin with their defaults."""
 
 
-def create(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Created]:
+def create(transaction: Transaction, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created]:
     requests = _requests(transaction, jobs)
     digests = _digests(transaction, jobs)
-    entering = _Entering(transaction)
+    news: list[bulk.Row] = []
+
+    def remember(new: NewJob) -> None:
+        if new.request_key is not None:
+            requests[new.request_key] = (new.id, new.digest)
+            news.append((new.request_key, new.id, new.digest))
+
+    entering = _Entering(transaction, brief=brief)
     answers: list[Created] = []
     for new in jobs:
         remembered = None if new.request_key is None else requests.get(new.request_key)
@@ -60,17 +71,18 @@ def create(transaction: Transaction, jobs: Sequence[NewJob]) -> list[Created]:
             outcome = CreateOutcome.EXISTED if is_same else CreateOutcome.ID_TAKEN
         else:
             digests[new.id] = new.digest
-            _remember(transaction, new, requests)
+            remember(new)
             answers.append(entering.enter(new))
             continue
         if outcome is CreateOutcome.EXISTED:
             entering.write()  # it may be one of them
             if remembered is None:
-                _remember(transaction, new, requests)
+                remember(new)
             answers.append(_existed(transaction, job_id))
         else:
             answers.append(Created(outcome, job_id))
     entering.write()
+    bulk.given(transaction.connection, _REMEMBER, news, transaction.now + REMEMBERED)
     return answers
 
 
@@ -90,8 +102,9 @@ class _Line:
 class _Entering:
     """New jobs that are not written yet."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, *, brief: bool) -> None:
         self._transaction = transaction
+        self._brief = brief
         self._now = transaction.now
         self._lines: dict[str, _Line] = {}
         self._rows: list[bulk.Row] = []
@@ -137,6 +150,8 @@ class _Entering:
         )
         if submission:
             self._submissions.append((number, submission))
+        if self._brief:
+            return Created(CreateOutcome.CREATED, id_)
         standing = Standing(id_, queue, state, score, 1, 1, 0, 0, now, now, queue_time, None)
         return Created(CreateOutcome.CREATED, id_, position, standing)
 
@@ -167,12 +182,6 @@ def _requests(transaction: Transaction, jobs: Iterable[NewJob]) -> dict[bytes, t
 def _digests(transaction: Transaction, jobs: Iterable[NewJob]) -> dict[str, bytes]:
     """Id → digest, of those that are stored."""
     return dict(bulk.given(transaction.connection, _DIGESTS, [(new.id,) for new in jobs]))
-
-
-def _remember(transaction: Transaction, new: NewJob, requests: dict[bytes, tuple[str, bytes]]) -> None:
-    if new.request_key is not None:
-        requests[new.request_key] = (new.id, new.digest)
-        transaction.execute(_REMEMBER, (new.request_key, new.id, new.digest, transaction.now + REMEMBERED))
 
 
 def _existed(transaction: Transaction, job_id: str) -> Created:

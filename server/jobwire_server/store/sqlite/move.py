@@ -22,11 +22,11 @@ _BY_WORKER: Final = frozenset({Verb.COMPLETE, Verb.FAIL, Verb.RELEASE})
 _RETURNING: Final = frozenset({Verb.REAP, Verb.RECOVER, Verb.HAND_BACK})
 
 
-def move(transaction: Transaction, moves: Sequence[AnyMove]) -> list[Moved]:
+def move(transaction: Transaction, moves: Sequence[AnyMove], *, brief: bool = False) -> list[Moved]:
     answers: list[Moved] = []
     for round_ in rows.rounds(moves):
         completions = [move for move in round_ if isinstance(move, Completion)]
-        done = complete(transaction, completions) if completions else {}
+        done = complete(transaction, completions, brief=brief) if completions else {}
         others = [move for move in round_ if move.job_id not in done]
         if others:
             _move_all(transaction, others, done)

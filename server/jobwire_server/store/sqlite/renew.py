@@ -30,15 +30,20 @@ UPDATE job SET
     lease_expire_time = min(?1 + lease_duration, coalesce(held.limit_time, ?1 + lease_duration)),
     score = min(?1 + lease_duration, coalesce(held.limit_time, ?1 + lease_duration))
 FROM held WHERE job.number = held.number
-RETURNING job.id, queue, score, version, revision, attempt, retry_count, create_time, update_time, queue_time,
-    finish_time, CAST(worker_id AS BLOB), iif(cancel_requested, CAST(cancel_reason AS BLOB), NULL)
+RETURNING job.id, score, CAST(worker_id AS BLOB), iif(cancel_requested, CAST(cancel_reason AS BLOB), NULL)
 """
 
+_RENEW_AND_TELL: Final = (
+    _RENEW.rstrip()
+    + ", queue, version, revision, attempt, retry_count, create_time, update_time, queue_time, finish_time"
+)
+"""The same, and where each job stands: what a heartbeat does not ask."""
 
-def renew(transaction: Transaction, renewals: Sequence[Renewal]) -> list[Renewed]:
+
+def renew(transaction: Transaction, renewals: Sequence[Renewal], *, brief: bool = False) -> list[Renewed]:
     answers: list[Renewed] = []
     for round_ in rows.rounds(renewals):
-        renewed = _renew(transaction, round_)
+        renewed = _renew(transaction, round_, brief=brief)
         missing = [renewal.job_id for renewal in round_ if renewal.job_id not in renewed]
         there = rows.read(transaction, missing, whole=False) if missing else {}
         for job_id in missing:
@@ -47,26 +52,19 @@ def renew(transaction: Transaction, renewals: Sequence[Renewal]) -> list[Renewed
     return answers
 
 
-def _renew(transaction: Transaction, renewals: Sequence[Renewal]) -> dict[str, Renewed]:
+def _renew(transaction: Transaction, renewals: Sequence[Renewal], *, brief: bool) -> dict[str, Renewed]:
     """Renews what is held, and answers that by id. No job may come twice."""
     now = transaction.now
     given = [(renewal.job_id, renewal.token, _progress(renewal, now)) for renewal in renewals]
     renewed: dict[str, Renewed] = {}
     workers: set[bytes] = set()
-    for row in bulk.given(transaction.connection, _RENEW, given, now):
-        job_id, queue, score, version, revision, attempt, retry_count, *times, worker_id, cancel_reason = row
+    for row in bulk.given(transaction.connection, _RENEW if brief else _RENEW_AND_TELL, given, now):
+        job_id, score, worker_id, cancel_reason, *told = row
         workers.add(worker_id)
-        standing = Standing(
-            job_id,
-            queue,
-            JobState.IN_PROGRESS,
-            score,
-            version,
-            revision,
-            attempt,
-            retry_count,
-            *times,
-        )
+        standing = None
+        if told:
+            queue, *numbers = told
+            standing = Standing(job_id, queue, JobState.IN_PROGRESS, score, *numbers)
         reason = "" if cancel_reason is None else cancel_reason.decode(errors="replace")
         renewed[job_id] = Renewed(Outcome.OK, max(0, score - now), cancel_reason is not None, reason, standing)
     for worker_id in workers:

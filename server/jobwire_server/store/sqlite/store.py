@@ -192,9 +192,9 @@ class SqliteStore:
             recovered_at=self._recovered_at,
         )
 
-    async def create(self, jobs: Sequence[NewJob]) -> list[Created]:
+    async def create(self, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created]:
         return await self._write(
-            lambda transaction: create.create(transaction, jobs), weight=len(jobs), needs_room=True
+            lambda transaction: create.create(transaction, jobs, brief=brief), weight=len(jobs), needs_room=True
         )
 
     async def get(self, job_ids: Sequence[str]) -> Snapshot:
@@ -214,14 +214,16 @@ class SqliteStore:
         weight = sum(len(request.tokens) for request in requests)
         return await self._write(lambda transaction: claim.claim(transaction, queue, requests), weight=weight)
 
-    async def move(self, moves: Sequence[AnyMove]) -> list[Moved]:
-        return await self._write(lambda transaction: move.move(transaction, moves), weight=len(moves))
+    async def move(self, moves: Sequence[AnyMove], *, brief: bool = False) -> list[Moved]:
+        return await self._write(lambda transaction: move.move(transaction, moves, brief=brief), weight=len(moves))
 
     async def delete(self, deletions: Sequence[Deletion]) -> list[Outcome]:
         return await self._write(lambda transaction: delete.delete(transaction, deletions), weight=len(deletions))
 
-    async def renew(self, renewals: Sequence[Renewal]) -> list[Renewed]:
-        return await self._write(lambda transaction: renew.renew(transaction, renewals), weight=len(renewals))
+    async def renew(self, renewals: Sequence[Renewal], *, brief: bool = False) -> list[Renewed]:
+        return await self._write(
+            lambda transaction: renew.renew(transaction, renewals, brief=brief), weight=len(renewals)
+        )
 
     async def promote(self, *, limit: int) -> int:
         return await self._write(lambda transaction: sweep.promote(transaction, limit), weight=limit, is_long=True)

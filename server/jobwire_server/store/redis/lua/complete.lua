@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- Completes jobs, the common end of a life: what `move` does with a completion, in fewer steps.
 -- Guard: the token, as domain.move.Completion has it; no job comes twice.
--- Returns: JSON list of [outcome, standing or null], or [outcome, null, job or false] where the token guards nothing.
+-- Returns: JSON list of [outcome, standing or null], 1 for ok in a brief answer, or [outcome, null, job or false] where
+--   the token guards nothing.
 -- Keeps: as move.lua.
 --!include call rows changes fields names indices places outage hints queues workers flush completing
-local completions = ARGS
+local brief, completions = ARGS[1], ARGS[2]
 local done = done_before()
 local answers, outcomes, ids, has_completed, removes = {}, {}, {}, false, false
 
@@ -34,7 +35,7 @@ for i, completion in ipairs(completions) do
         end
     end
     outcomes[i] = outcome
-    answers[i] = outcome == 'ok' and (fields and standing('["ok",', fields) or '["ok",null]')
+    answers[i] = outcome == 'ok' and (brief and '1' or fields and standing('["ok",', fields) or '["ok",null]')
 end
 tell_completed()
 local change, told = flush(has_completed)

@@ -1,11 +1,11 @@
 #!lua
 -- Adds each job unless the same request came before.
 -- Guard: the request key (remembered for a day), then the id; a digest tells the same request from another.
--- Returns: JSON list of [position, score, queue_time or null] for a new job (SCHEDULED without queue_time), [outcome, id,
---   position, job or false] for one that existed, [outcome, id] otherwise.
+-- Returns: JSON list of [position, score, queue_time or null] for a new job (SCHEDULED without queue_time), in a brief
+--   answer 1; [outcome, id, position, job or false] for one that existed, [outcome, id] otherwise.
 -- Keeps: a full store refuses the call whole; sent again, it answers as it did.
 --!include call rows changes fields names indices places outage hints queues workers flush plain existing creating
-local shapes, new_jobs = ARGS[1], ARGS[2]
+local shapes, new_jobs, brief = ARGS[1], ARGS[2], ARGS[3]
 local done = done_before() or {}
 local answers, existing, positions, created, requests, keys, has_created = {}, {}, {}, {}, {}, {}, false
 for i, new in ipairs(new_jobs) do
@@ -46,7 +46,8 @@ local function judged(i, new, spec)
         end
         if not digest and not next(done) then
             has_created, created[i], specs[id] = true, 1, spec
-            return add(keys[i], new, shape, spec)
+            local place_in_queue, score, queue_time = add(keys[i], new, shape, spec)
+            return brief and '1' or '[' .. place_in_queue .. ',' .. score .. ',' .. (queue_time or 'null') .. ']'
         end
     end
     id = known_id or id

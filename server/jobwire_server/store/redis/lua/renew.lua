@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Extends each lease that is still held under its token; the first renewal acknowledges the delivery.
 -- Guard: IN_PROGRESS under this token.
--- Returns: JSON list of ["ok", remaining, cancel_reason or false, standing], or [outcome].
+-- Returns: JSON list of ["ok", remaining, cancel_reason or false, standing], without the standing in a brief answer, or
+--   [outcome].
 -- Keeps: no renewal passes limit_time; a mere renewal leaves the version alone.
 --!include call rows changes fields names indices places outage hints queues workers flush
 local function acknowledge(row)
@@ -33,12 +34,12 @@ local function renew(row, progress)
     return math.max(0, ends - NOW)
 end
 
-local ids, answers, holders = {}, {}, {}
-for i, renewal in ipairs(ARGS) do
+local brief, renewals, ids, answers, holders = ARGS[1], ARGS[2], {}, {}, {}
+for i, renewal in ipairs(renewals) do
     ids[i] = renewal[1]
 end
 load(ids)
-for i, renewal in ipairs(ARGS) do
+for i, renewal in ipairs(renewals) do
     local row = rows[ids[i]]
     if not row then
         answers[i] = '["gone"]'
@@ -46,7 +47,8 @@ for i, renewal in ipairs(ARGS) do
         local remaining, fields = text(renew(row, renewal[3])), row.fields
         local reason = fields.cancel_requested and cjson.encode(row.detail.cancel_reason or '') or 'false'
         holders[fields.worker_id] = true
-        answers[i] = standing('["ok",' .. remaining .. ',' .. reason .. ',', fields)
+        local renewed = '["ok",' .. remaining .. ',' .. reason
+        answers[i] = brief and renewed .. ']' or standing(renewed .. ',', fields)
     else
         answers[i] = '["lost"]'
     end

@@ -3,7 +3,7 @@
 -- fields that it says of itself, as the inside of a JSON object]; false = none.
 local queued = {} -- queue name -> how many became QUEUED
 
--- Answers what the caller cannot know, as JSON.
+-- Answers what the caller cannot know: its place in the queue, score, queue_time.
 local function add(key, new, shape, spec)
     local id, name, due = new[1], shape[2], shape[4]
     local state, score, queue_time, place_in_queue, begins = 'scheduled', due, nil, 0, '{"state":"scheduled","score":"'
@@ -30,7 +30,7 @@ local function add(key, new, shape, spec)
     if shape[6] then
         place(TAG .. USER .. redis.sha1hex(shape[6]), id, NOW_TEXT)
     end
-    return '[' .. place_in_queue .. ',' .. score .. ',' .. (queue_time or 'null') .. ']'
+    return place_in_queue, score, queue_time
 end
 
 local function tell_queued()
