@@ -17,8 +17,8 @@ from jobwire_client import AsyncClient, JobContext, PermanentError, Worker
 
 
 async def a_dead_letter(address: str) -> None:
-    """`order-4711` in the queue `mail` is FAILED."""
-    worker = Worker(address, queues=["mail"])
+    """`order-4711` in the queue `mail` is FAILED, by the worker `mailer-17`."""
+    worker = Worker(address, queues=["mail"], id="mailer-17")
 
     @worker.default_handler
     async def fail(context: JobContext) -> None:

@@ -76,6 +76,12 @@ class WorkerProcess:
         """SIGTERM, as a deploy does; answers its exit code."""
         return await self._end(signal.SIGTERM)
 
+    async def ended(self) -> int:
+        """Returns when it has ended by itself, because somebody told it to; its exit code. Ask before that."""
+        self._is_to_end = True
+        await self._reading
+        return await self._process.wait()
+
     async def _end(self, how: signal.Signals) -> int:
         self._is_to_end = True
         if self.is_running:

@@ -29,11 +29,15 @@ from jobwire.v1.job_service_pb2 import (
 )
 from jobwire.v1.queue_pb2 import Queue
 from jobwire.v1.queue_service_pb2 import GetQueueRequest, ListQueuesRequest, PurgeQueueRequest
+from jobwire.v1.worker_pb2 import Worker as RegisteredWorker
+from jobwire.v1.worker_service_pb2 import DrainWorkerRequest, ListWorkersRequest
 from jobwire_client._convert import Body, to_duration
 from jobwire_client._core import Core
 from jobwire_client.errors import JobNotFound, JobwireError, from_item_error
 from jobwire_client.models import (
     BATCH_ITEMS,
+    AnyWorkerState,
+    Directive,
     EditFields,
     FilterFields,
     JobFields,
@@ -45,7 +49,9 @@ from jobwire_client.models import (
     job_filter,
     queue_update,
     state_name,
+    to_directive,
     to_state,
+    to_worker_state,
 )
 
 FIRST_LOOK: Final = 0.05
@@ -55,6 +61,7 @@ LONGEST_LOOK: Final = 1.0
 Outcomes: TypeAlias = "list[Job | JobwireError]"
 Jobs: TypeAlias = "list[Job]"
 Queues: TypeAlias = "list[Queue]"
+Workers: TypeAlias = "list[RegisteredWorker]"
 
 
 class AsyncClient(Core):
@@ -312,7 +319,7 @@ class AsyncClient(Core):
         )
         return await self._call(self.stubs.jobs.RecoverStuckJobs, request, timeout)
 
-    # --- queues and the server
+    # --- queues, workers and the server
 
     async def list_queues(self, *, timeout: float | None = None) -> Queues:
         """All of them by name, with settings and counts. `timeout` is for each 1,000."""
@@ -379,6 +386,29 @@ class AsyncClient(Core):
             if not answer.more or validate_only:
                 break
         return purged
+
+    async def workers(self, *, states: Sequence[AnyWorkerState] = (), timeout: float | None = None) -> Workers:
+        """All of them by id, or those in these states: IDLE, BUSY, QUIET, LOST. `timeout` is for each 1,000."""
+        workers: Workers = []
+        request = ListWorkersRequest(states=[to_worker_state(state) for state in states], page_size=BATCH_ITEMS)
+        while True:
+            page = await self._call(self.stubs.workers.ListWorkers, request, timeout)
+            workers += page.workers
+            if not page.next_page_token:
+                return workers
+            request.page_token = page.next_page_token
+
+    async def drain_worker(
+        self, worker_id: str, directive: Directive = "QUIET", *, timeout: float | None = None
+    ) -> RegisteredWorker:
+        """Gives a worker no more jobs: QUIET lets it finish what it holds, TERMINATE end as well; NONE lifts that.
+
+        It holds until it is lifted, also when the worker comes back under its id. At a `held_count` of 0 it is drained.
+        WorkerNotFound.
+        """
+        request = DrainWorkerRequest(worker_id=worker_id, directive=to_directive(directive))
+        answer = await self._call(self.stubs.workers.DrainWorker, request, timeout)
+        return answer.worker
 
     async def server_info(self, *, timeout: float | None = None) -> GetServerInfoResponse:
         """What the server is, what it stores in, how safe that is, and its limits."""

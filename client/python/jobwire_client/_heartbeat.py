@@ -57,7 +57,8 @@ class Heartbeat:
         self._not_before = 0.0
         """While the server cannot be reached, those wait that it has not heard of."""
         self._has_news = False
-        """A delivery has come since the latest beat, so there is somebody who can be told."""
+        """A delivery has come since the latest beat, or a beat was asked for: there is somebody who can be told."""
+        self._is_asked = False
         # A daemon: whatever becomes of the worker, its process can end.
         self._thread = threading.Thread(target=self._beat, name="jobwire-heartbeat", daemon=True)
 
@@ -81,6 +82,12 @@ class Heartbeat:
             self._has_news = True
             self._changed.notify()
 
+    def ask(self) -> None:
+        """Beats once at once, whatever is held, for the operator's directive."""
+        with self._changed:
+            self._is_asked = self._has_news = True
+            self._changed.notify()
+
     def drop(self, token: str) -> None:
         """Beats for it no more."""
         with self._changed:
@@ -99,11 +106,12 @@ class Heartbeat:
                     return
                 now = time.monotonic()
                 is_round = now >= self._next_round
+                is_asked, self._is_asked = self._is_asked, False
                 self._has_news = False
                 leases = list((self._held if is_round else self._unacknowledged).items())
             if is_round:
                 self._next_round = now + self._interval
-            if not leases and now < latest + IDLE:
+            if not leases and not is_asked and now < latest + IDLE:
                 continue
             error = self._send(leases)
             if error is None:

@@ -16,10 +16,11 @@ from jobwire.v1.admin_service_pb2 import GetServerInfoResponse
 from jobwire.v1.job_pb2 import Job
 from jobwire.v1.job_service_pb2 import CreateJobRequest, ListJobsResponse, RecoverStuckJobsResponse
 from jobwire.v1.queue_pb2 import Queue
-from jobwire_client._async import AsyncClient, Jobs, Outcomes, Queues
+from jobwire.v1.worker_pb2 import Worker as RegisteredWorker
+from jobwire_client._async import AsyncClient, Jobs, Outcomes, Queues, Workers
 from jobwire_client._channel import DEFAULT_TARGET, ConnectOptions
 from jobwire_client._convert import Body
-from jobwire_client.models import EditFields, FilterFields, JobFields, QueueSettings, State
+from jobwire_client.models import AnyWorkerState, Directive, EditFields, FilterFields, JobFields, QueueSettings, State
 
 CLOSING: Final = 5.0
 """Seconds that the end of a process waits for its clients."""
@@ -275,6 +276,16 @@ class Client:
         return self._run(
             self._client.purge_queue(name, states=states, limit=limit, validate_only=validate_only, timeout=timeout)
         )
+
+    def workers(self, *, states: Sequence[AnyWorkerState] = (), timeout: float | None = None) -> Workers:
+        """All of them by id, or those in these states: IDLE, BUSY, QUIET, LOST. `timeout` is for each 1,000."""
+        return self._run(self._client.workers(states=states, timeout=timeout))
+
+    def drain_worker(
+        self, worker_id: str, directive: Directive = "QUIET", *, timeout: float | None = None
+    ) -> RegisteredWorker:
+        """Gives a worker no more jobs: QUIET lets it finish what it holds, TERMINATE end as well; NONE lifts that."""
+        return self._run(self._client.drain_worker(worker_id, directive, timeout=timeout))
 
     def server_info(self, *, timeout: float | None = None) -> GetServerInfoResponse:
         """What the server is, what it stores in, how safe that is, and its limits."""

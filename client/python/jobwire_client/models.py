@@ -13,6 +13,7 @@ from jobwire.v1.job_pb2 import Job, JobFilter, JobState, RetryPolicy
 from jobwire.v1.job_service_pb2 import CreateJobRequest, EditJob
 from jobwire.v1.queue_pb2 import Queue
 from jobwire.v1.queue_service_pb2 import UpdateQueueRequest
+from jobwire.v1.worker_pb2 import WorkerDirective, WorkerState
 from jobwire_client._convert import Body, fill_payload, to_duration, to_timestamp
 
 BATCH_ITEMS: Final = 1_000
@@ -22,7 +23,15 @@ BATCH_BYTES: Final = 8 * 1024 * 1024
 State: TypeAlias = "JobState.ValueType | str"
 """`JobState.JOB_STATE_FAILED`, or `"FAILED"`."""
 
+AnyWorkerState: TypeAlias = "WorkerState.ValueType | str"
+"""`WorkerState.WORKER_STATE_LOST`, or `"LOST"`."""
+
+Directive: TypeAlias = "WorkerDirective.ValueType | str"
+"""`WorkerDirective.WORKER_DIRECTIVE_QUIET`, or `"QUIET"`."""
+
 _PREFIX: Final = "JOB_STATE_"
+_WORKER_PREFIX: Final = "WORKER_STATE_"
+_DIRECTIVE_PREFIX: Final = "WORKER_DIRECTIVE_"
 
 Request = TypeVar("Request", bound=Message)
 
@@ -171,6 +180,27 @@ def state_name(state: JobState.ValueType) -> str:
     'IN_PROGRESS'
     """
     return JobState.Name(state).removeprefix(_PREFIX)
+
+
+def to_worker_state(state: AnyWorkerState) -> WorkerState.ValueType:
+    """ValueError for a state that there is not."""
+    return WorkerState.Value(_WORKER_PREFIX + state.removeprefix(_WORKER_PREFIX)) if isinstance(state, str) else state
+
+
+def worker_state_name(state: WorkerState.ValueType) -> str:
+    """As the documentation has it.
+
+    >>> worker_state_name(WorkerState.WORKER_STATE_IDLE)
+    'IDLE'
+    """
+    return WorkerState.Name(state).removeprefix(_WORKER_PREFIX)
+
+
+def to_directive(directive: Directive) -> WorkerDirective.ValueType:
+    """ValueError for one that there is not."""
+    if isinstance(directive, str):
+        return WorkerDirective.Value(_DIRECTIVE_PREFIX + directive.removeprefix(_DIRECTIVE_PREFIX))
+    return directive
 
 
 def in_batches(requests: Iterable[Request]) -> Iterator[list[Request]]:

@@ -117,6 +117,7 @@ class Worker:
         self._session = 0
         self._stopping = asyncio.Event()
         self._is_draining = False
+        self._directive: WorkerDirective.ValueType = WorkerDirective.WORKER_DIRECTIVE_NONE
         self._signalled: float | None = None
         """When the first signal came."""
 
@@ -190,7 +191,7 @@ class Worker:
                     leases=heartbeat,
                     hooks=self._hooks,
                 )
-                take = partial(self._take, runs)
+                take = partial(self._take, runs, heartbeat)
                 claims = Claims(threads_channel, self.id, self._claim_request, heartbeat, take)
                 await self._work(claims, heartbeat, runs, settler)
 
@@ -263,11 +264,23 @@ class Worker:
             state = lease.status.state
             reason = lease.status.cancel_reason if state == _CANCEL_REQUESTED else None
             runs.beaten(lease.token, is_lost=state == _LOST, cancel_reason=reason)
-        if directive == WorkerDirective.WORKER_DIRECTIVE_TERMINATE:
-            log.info("an operator ends worker %s", self.id)
-            self.stop()
+        self._obey(directive)
 
-    def _take(self, runs: Runs, event: ClaimJobResponse) -> None:
+    def _obey(self, directive: WorkerDirective.ValueType) -> None:
+        """What an operator wants. That a quiet worker gets no jobs is the server's doing."""
+        before, self._directive = self._directive, directive
+        if directive == before:
+            return
+        match directive:
+            case WorkerDirective.WORKER_DIRECTIVE_TERMINATE:
+                log.warning("an operator ends worker %s", self.id)
+                self.stop()
+            case WorkerDirective.WORKER_DIRECTIVE_QUIET:
+                log.warning("an operator has quieted worker %s: it finishes what it holds, and stays", self.id)
+            case _:
+                log.info("worker %s claims again", self.id)
+
+    def _take(self, runs: Runs, heartbeat: Heartbeat, event: ClaimJobResponse) -> None:
         match event.WhichOneof("event"):
             case "jobs":
                 runs.assign(event.jobs.assignments)
@@ -275,8 +288,10 @@ class Worker:
                 runs.cancel(event.cancel.job_id, event.cancel.fence, event.cancel.reason)
             case "lost":
                 runs.lose(event.lost.job_id, event.lost.fence)
-            case "drain":
+            case "drain" if event.drain.HasField("reconnect_after"):
                 log.info("worker %s gets no more jobs on this stream", self.id)
+            case "drain":
+                heartbeat.ask()  # the answer says whether it may stay
             case _:
                 pass  # a keepalive, or something newer than this client
 

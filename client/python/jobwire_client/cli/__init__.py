@@ -27,7 +27,7 @@ _FAMILIES: Final = {
         "delete": "steer",
         "recover": "recover",
     },
-    "Workers": {"work": "work"},
+    "Workers": {"work": "work", "workers": "workers", "drain": "workers"},
     "Queues": {"queues": "queues", "pause": "queues", "resume": "queues"},
     "Settings": {"config": "config"},
 }

@@ -24,7 +24,7 @@ class Exit(IntEnum):
     FAILED = 1, "refused, or the job is FAILED; fsck: something is broken"
     USAGE = 2, "an option, a setting or a value that cannot be"
     UNREACHABLE = 3, "no answer from the server or its store; the call may have taken effect"
-    NOT_FOUND = 4, "there is no such job or queue"
+    NOT_FOUND = 4, "there is no such job, queue or worker"
     CONFLICT = 5, "the job's state does not allow it, its id is taken, or it changed meanwhile"
     CANCELED = 6, "with --wait: the job is CANCELED"
     EXPIRED = 7, "with --wait: the job is EXPIRED"
@@ -55,6 +55,7 @@ _BY_CODE: Final = {
 _NEXT: Final = {
     "JOB_NOT_FOUND": "It never was, was deleted, or its retention is over. `jobwire list` shows what there is.",
     "QUEUE_NOT_FOUND": "A queue comes into being with its first job. `jobwire queues` lists those there are.",
+    "WORKER_NOT_FOUND": "It never was, or was not heard of for an hour. `jobwire workers` lists those there are.",
     "JOB_EXISTS": "Look at it with `jobwire get`, or leave --id out for a new one.",
     "REQUEST_ID_REUSED": "Use another --request-id: this one was sent with another job in the last 24 h.",
     "ILLEGAL_TRANSITION": "`jobwire why {job_id}` tells what the job does now.",

@@ -28,6 +28,9 @@ _COLOURS: Final = {
     "FAILED": "red",
     "CANCELED": "magenta",
     "EXPIRED": "magenta",
+    "BUSY": "yellow",
+    "QUIET": "blue",
+    "LOST": "red",
 }
 
 
