@@ -14,6 +14,7 @@ from jobwire_server.domain.filter import JobFilter
 from jobwire_server.domain.guard import GUARD_TABLE, Outcome
 from jobwire_server.domain.job import TRANSITIONS, Job, JobState, Verb
 from jobwire_server.store.base import ClaimOutcome, ClaimRequest, CreateOutcome, Store
+from jobwire_server.store.changes import Changes
 
 MUST_MEET: Final[dict[str, set[str]]] = {
     "create": {*CreateOutcome, "existed, and has gone"},
@@ -73,13 +74,19 @@ class SideBySide:
 
     async def play(self, tape: Sequence[Step], ids: Sequence[str]) -> None:
         """`ids`: of all jobs that the tape may name."""
+        heard: list[Changes] = []
+        await self._store.watch(heard.append)
         for number, step in enumerate(tape, 1):
             where = f"step {number}, {step}"
             if isinstance(step, Outage):
                 self._outage()
             call = self._player.call(step)
             if call is not None:
+                before = dict(self._model.jobs)
                 _judge(where, call, self._expected(call), await _answer(self._store, call))
+                await self._store.caught_up()
+                _judge_told(where, call, before, self._model.jobs, heard)
+                heard.clear()
             is_time = number % WHOLE_EVERY == 0 or number == len(tape)
             state = [Call("get", (ids,)), *(Call(verb) for verb in WHOLE if is_time)]
             found = await asyncio.gather(*(_answer(self._store, each) for each in state))
@@ -226,6 +233,23 @@ def _judge(where: str, call: Call, expected: Any, found: Any) -> None:
         expected = _cut(call.verb, call.bite, expected, found)
     if expected != found:
         raise AssertionError("\n".join([f"{where}: the store differs from the model", *differences(expected, found)]))
+
+
+def _judge_told(
+    where: str, call: Call, before: dict[str, Job], after: dict[str, Job], heard: Sequence[Changes]
+) -> None:
+    """Those who watch were told of each job that is another than before, and of no other but renewed ones."""
+    assert not any(changes.is_gap for changes in heard), f"{where}: a gap"
+    told = {id for changes in heard for id in changes.changed if id in after}
+    gone = {each.id for changes in heard for each in changes.gone if each.id not in after}
+    renewed = {each.job_id for each in call.given[0]} if call.verb == "renew" else set()
+    expected = {id for id, job in after.items() if id not in before or _life(before[id]) != _life(job)}
+    assert expected <= told <= expected | renewed, f"{where}: told of {told}, not of {expected}"
+    assert {*before} - {*after} <= gone, f"{where}: told that {gone} went, not {before.keys() - after.keys()}"
+
+
+def _life(job: Job) -> tuple[int, int]:
+    return job.create_time, job.version
 
 
 def _cut(verb: str, limit: int, expected: list[Job], found: list[Job]) -> list[Job]:

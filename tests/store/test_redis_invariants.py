@@ -161,7 +161,7 @@ def test_every_invariant_has_a_plant_or_cannot_be_broken_here() -> None:
 
 
 def test_every_name_of_a_key_is_explained() -> None:
-    channels = {"HINTS"}
+    channels = {"HINTS", "CHANGES"}
     assert KINDS.keys() | channels == keys._NAMES.keys()
 
 

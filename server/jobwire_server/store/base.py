@@ -7,7 +7,7 @@ of it or nothing. Time is the store's own clock, in microseconds. A verb that wa
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -18,6 +18,7 @@ from jobwire_server.domain.job import HOUR, MINUTE, Job, JobState, NewJob
 from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import Queue, QueueChanges
 from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
+from jobwire_server.store.changes import Changes
 
 
 class StoreUnavailable(Exception):
@@ -421,3 +422,12 @@ class Store(Protocol):
 
     def hints(self) -> AsyncIterator[Hints]:
         """What happens from now on, as hints; ends when the store closes."""
+
+    async def watch(self, hear: Callable[[Changes], None]) -> None:
+        """Tells `hear` of every change of jobs from its return on, whichever server made it; ends with `unwatch`."""
+
+    async def unwatch(self) -> None:
+        """Nobody watches any more: no verb does anything for it."""
+
+    async def caught_up(self) -> int:
+        """While watched: the store's clock, once `hear` was told of all that changed before it, or of a gap."""

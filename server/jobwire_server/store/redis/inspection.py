@@ -27,7 +27,7 @@ from jobwire_server.store.invariants import Index, Invariant, Sighting
 from jobwire_server.store.redis import keys, looking, topology
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.looking import Named, bites, text
-from jobwire_server.store.redis.scripts import RESENT_WITHIN
+from jobwire_server.store.redis.scripts import RESENT_WITHIN, WATCHED_FOR
 from jobwire_server.store.redis.store import SCHEMA_VERSION
 
 _BITE: Final = 1_000
@@ -75,8 +75,9 @@ KINDS: Final = {
     "CALL": _Kind("string", "[0-9a-f]+", RESENT_WITHIN),
     "CHANGE": _Kind("string"),
     "SWEPT": _Kind("hash"),
+    "WATCHED": _Kind("string", lives=WATCHED_FOR),
 }
-"""All that may be there: every name of keys.py, but for the channel."""
+"""All that may be there: every name of keys.py, but for the channels."""
 
 _INDEX_OF: Final = {"INDEX": Index.STATE, "EXPIRY": Index.EXPIRY, "LEASES": Index.LEASE, "USER": Index.USER}
 _BESIDE: Final = ("SPEC", "RESULT", "DETAIL")

@@ -29,6 +29,8 @@ _NAMES: Final = {
     "CHANGE": ":change",  # counter: one up with each script that changed jobs or rang a bell
     "SWEPT": ":swept",  # hash: swept_at, recovered_at; promote, purge: "<server> <when it had done all there was>"
     "HINTS": ":hints",  # channel: "<change> <JSON object>"
+    "WATCHED": ":watched",  # string that passes away unless somebody who watches sets it again: tell changes
+    "CHANGES": ":changes",  # channel, while watched: "<change>", JSON and large parts, a line break between them
 }
 
 
@@ -46,6 +48,7 @@ class Keys:
         """What every script is given as KEYS[1]: it routes the call, and carries the tag."""
         self.swept: Final = self.tag + _NAMES["SWEPT"]
         self.hints: Final = self.tag + _NAMES["HINTS"]
+        self.changes: Final = self.tag + _NAMES["CHANGES"]
 
 
 def lua() -> str:

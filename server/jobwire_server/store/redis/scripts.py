@@ -34,6 +34,9 @@ T = TypeVar("T")
 RESENT_WITHIN: Final = 30 * SECOND
 """A call that may be sent again is remembered for so long; longer than any deadline of ours."""
 
+WATCHED_FOR: Final = 10 * SECOND
+"""Changes are told so long after a watcher has asked for it last; it asks every second."""
+
 _NUMBERS: Final = {
     "DEFAULT_AGEING": DEFAULT_AGEING,
     "DEFAULT_PRIORITY": DEFAULT_PRIORITY,
@@ -44,6 +47,7 @@ _NUMBERS: Final = {
     "REMEMBERED": DAY,  # how long a request id is
     "PURGE_PAUSE": MINUTE,  # after an outage
     "RESENT_WITHIN": RESENT_WITHIN // 1000,  # milliseconds
+    "WATCHED_FOR": WATCHED_FOR // 1000,  # milliseconds
     "SWEPT_JUST_NOW": SECOND // 2,  # after the sweep of one server the others rest for so long
     "FORGOTTEN_AFTER": FORGOTTEN_AFTER,
     "WORKER_FORGOTTEN_AFTER": WORKER_FORGOTTEN_AFTER,

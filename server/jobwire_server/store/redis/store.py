@@ -34,6 +34,7 @@ from jobwire_server.store.base import (
     StoreUnavailable,
     Workers,
 )
+from jobwire_server.store.changes import Changes
 from jobwire_server.store.listener import Listener
 from jobwire_server.store.redis import calls, listings, mending, opening, registry, topology
 from jobwire_server.store.redis.bell import Bell
@@ -41,6 +42,7 @@ from jobwire_server.store.redis.codec import UNREADABLE
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.link import Link, new_call_id
 from jobwire_server.store.redis.scripts import Call, Unreadable
+from jobwire_server.store.redis.telling import Telling
 
 SCHEMA_VERSION: Final = 4
 """Stands in `:meta`; raise it with every change of a key, or of a shape in codec.py."""
@@ -70,6 +72,7 @@ class RedisStore:
         self._outage_gap = outage_gap
         self._link: Link | None = None
         self._bell: Bell | None = None
+        self._telling: Telling | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
         self._engine = opening.Engine("", "")
         self._server: Final = os.urandom(8).hex()
@@ -97,6 +100,7 @@ class RedisStore:
 
     async def close(self) -> None:
         link, bell = self._link, self._bell
+        await self.unwatch()
         self._link = None
         if self._under_way:
             await asyncio.wait(self._under_way)
@@ -224,6 +228,24 @@ class RedisStore:
             listener.close()
             return listener
         return self._bell.listen()
+
+    async def watch(self, hear: Callable[[Changes], None]) -> None:
+        telling = Telling(self._address.connect(), self._keys.changes, send=self._run, hear=hear)
+        try:
+            await telling.open()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"{self._address.masked}: {type(error).__name__}: {error}") from error
+        self._telling = telling
+
+    async def unwatch(self) -> None:
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            await telling.close()
+
+    async def caught_up(self) -> int:
+        if self._telling is None:
+            raise StoreUnavailable("nobody watches")
+        return await self._telling.caught_up()
 
     # --- within ---------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ def claim(transaction: Transaction, queue: str, requests: Sequence[ClaimRequest]
     head, expired = _head(transaction, queue, wanted) if wanted else ([], 0)
     bulk.given(transaction.connection, _LEASE, [*_leases(head, grants, transaction.now)], transaction.now)
     transaction.counted(queue, JobState.QUEUED, JobState.IN_PROGRESS, len(head))
+    transaction.tell_changed(job.id for grant in grants for job in grant.jobs)
     for grant in grants:
         if grant.outcome is ClaimOutcome.OK and len(grant.jobs) < grant.limit:
             transaction.leased(grant.request.worker_id, len(grant.jobs) - grant.limit)

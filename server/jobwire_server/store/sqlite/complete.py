@@ -45,6 +45,7 @@ def complete(transaction: Transaction, completions: Sequence[Completion], *, bri
     now = transaction.now
     statement = _COMPLETE if brief else _COMPLETE_AND_TELL
     done = bulk.given(transaction.connection, statement, completions, now, DEFAULT_RETENTION[JobState.COMPLETED])
+    transaction.tell_changed(map(_ID, done))
     rows.clear_errors(transaction, [number for number in map(_RETRIED, done) if number is not None])
     for queue, jobs in Counter(map(_QUEUE, done)).items():
         transaction.counted(queue, JobState.IN_PROGRESS, JobState.COMPLETED, jobs)

@@ -46,6 +46,8 @@ _COLUMNS: Final = (
 )
 """What a create says; all other columns begin with their defaults."""
 
+_ID: Final = _COLUMNS.index("id")
+
 
 def create(transaction: Transaction, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created]:
     requests = _requests(transaction, jobs)
@@ -163,6 +165,7 @@ class _Entering:
             line.queue.changed = line.queue.changed or line.queued > 0
             transaction.counted(name, None, JobState.QUEUED, line.queued)
             transaction.counted(name, None, JobState.SCHEDULED, line.scheduled)
+        transaction.tell_changed(row[_ID] for row in self._rows)
         self._rows, self._submissions, self._lines = [], [], {}
 
     def _line(self, name: str) -> _Line:

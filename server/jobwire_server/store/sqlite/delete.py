@@ -19,12 +19,12 @@ def _delete(transaction: Transaction, deletion: Deletion) -> Outcome:
     stored = rows.read(transaction, [deletion.job_id], whole=False).get(deletion.job_id)
     if stored is None:
         return Outcome.GONE
-    number, job = stored
+    _, job = stored
     if job.version != deletion.version or deletion.create_time not in (None, job.create_time):
         return Outcome.STALE
     transaction.counted(job.queue, job.state, None)
     if job.state is JobState.IN_PROGRESS:
         transaction.freed(job.worker_id)
         transaction.tell_lost(job.worker_id, job.id, job.fence)
-    rows.remove(transaction, number)
+    rows.remove(transaction, stored)
     return Outcome.OK

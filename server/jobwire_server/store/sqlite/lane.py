@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 
 import apsw
 
-from jobwire_server.store.base import Hints, StoreFull, StoreUnavailable
+from jobwire_server.store.base import StoreFull, StoreUnavailable
 from jobwire_server.store.sqlite.transaction import Transaction
 
 MAX_WEIGHT: Final = 1_000
@@ -72,7 +72,7 @@ class Lane:
         begin: str,
         start_transaction: Callable[[apsw.Connection], Transaction],
         has_room: Callable[[], bool] = lambda: True,
-        on_hints: Callable[[Hints], None] = lambda hints: None,
+        on_commit: Callable[[Transaction], None] = lambda transaction: None,
         on_failure: Callable[[str], None],
     ) -> None:
         self._name = name
@@ -80,7 +80,7 @@ class Lane:
         self._begin = begin
         self._start_transaction = start_transaction
         self._has_room = has_room
-        self._on_hints = on_hints
+        self._on_commit = on_commit
         self._on_failure = on_failure
         self._calls: deque[_Call] = deque()
         self._draining: asyncio.Task[None] | None = None
@@ -164,7 +164,7 @@ class Lane:
                 call.refuse(StoreUnavailable(self._broken))
             return True
         try:
-            values, hints = await self._committed(calls)
+            values, transaction = await self._committed(calls)
         except Exception as error:  # noqa: BLE001  # it goes to the caller it belongs to
             # The variables of its frames hold statements that are half read, and those hold on to what they see: the
             # connection would read the state of this moment until the garbage collector comes by.
@@ -178,11 +178,10 @@ class Lane:
             return True
         for call, value in zip(calls, values, strict=True):
             call.answer(value)
-        if hints is not None:
-            self._on_hints(hints)
+        self._on_commit(transaction)
         return True
 
-    async def _committed(self, calls: Sequence[_Call]) -> tuple[list[Any], Hints | None]:
+    async def _committed(self, calls: Sequence[_Call]) -> tuple[list[Any], Transaction]:
         if any(call.is_long for call in calls):
             return await self._thread.do(self._transact, calls)
         try:
@@ -195,9 +194,9 @@ class Lane:
         except BaseException:
             self._roll_back()
             raise
-        return values, transaction.hints()
+        return values, transaction
 
-    def _transact(self, calls: Sequence[_Call]) -> tuple[list[Any], Hints | None]:
+    def _transact(self, calls: Sequence[_Call]) -> tuple[list[Any], Transaction]:
         """In the thread: all of a transaction."""
         self._begin_patiently()
         try:
@@ -206,7 +205,7 @@ class Lane:
         except BaseException:
             self._roll_back()
             raise
-        return values, transaction.hints()
+        return values, transaction
 
     def _execute(self, calls: Sequence[_Call]) -> tuple[list[Any], Transaction]:
         transaction = self._start_transaction(self._connection)

@@ -47,7 +47,7 @@ def _move(
 ) -> Moved:
     if stored is None:
         return Moved(Outcome.GONE)
-    number, job = stored
+    _, job = stored
     now = transaction.now
     outcome = judge(move.guard, job, operation=move.operation, now=now, recovered_at=transaction.recovered_at)
     if outcome is not Outcome.OK:
@@ -60,7 +60,7 @@ def _move(
         _tell(transaction, job, move)
     if move.to.is_ended and not job.state.is_ended and changes["score"] <= changes["finish_time"]:
         transaction.counted(job.queue, move.to, None)
-        rows.remove(transaction, number)
+        rows.remove(transaction, stored, ended=changes)
         return Moved(Outcome.OK)
     changed.append((stored, changes))
     return Moved(Outcome.OK, _standing(job, changes))

@@ -39,6 +39,9 @@ _RENEW_AND_TELL: Final = (
 )
 """The same, and where each job stands: what a heartbeat does not ask."""
 
+_ID, _UPDATE_TIME = 0, 10
+"""Where they stand in that."""
+
 
 def renew(transaction: Transaction, renewals: Sequence[Renewal], *, brief: bool = False) -> list[Renewed]:
     answers: list[Renewed] = []
@@ -58,11 +61,15 @@ def _renew(transaction: Transaction, renewals: Sequence[Renewal], *, brief: bool
     given = [(renewal.job_id, renewal.token, _progress(renewal, now)) for renewal in renewals]
     renewed: dict[str, Renewed] = {}
     workers: set[bytes] = set()
-    for row in bulk.given(transaction.connection, _RENEW if brief else _RENEW_AND_TELL, given, now):
+    is_brief = brief and not transaction.is_watched
+    found = bulk.given(transaction.connection, _RENEW if is_brief else _RENEW_AND_TELL, given, now)
+    if not is_brief:  # a mere renewal is no news, and leaves the update time alone
+        transaction.tell_changed(row[_ID] for row in found if row[_UPDATE_TIME] == now)
+    for row in found:
         job_id, score, worker_id, cancel_reason, *told = row
         workers.add(worker_id)
         standing = None
-        if told:
+        if told and not brief:
             queue, *numbers = told
             standing = Standing(job_id, queue, JobState.IN_PROGRESS, score, *numbers)
         reason = "" if cancel_reason is None else cancel_reason.decode(errors="replace")

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from jobwire_server.domain.job import DEFAULT_RETENTION, Job, JobError, JobState
 from jobwire_server.store import parts
+from jobwire_server.store.changes import Gone
 from jobwire_server.store.sqlite import bulk, codec
 from jobwire_server.store.sqlite.codec import SELECT, SELECT_ROW, UNREADABLE
 from jobwire_server.store.sqlite.transaction import Transaction
@@ -72,6 +73,7 @@ def write(transaction: Transaction, changed: Iterable[tuple[Stored, Mapping[str,
     """Writes these fields of these jobs, and only where they stand. No job may come twice."""
     by_fields: dict[tuple[str, ...], list[bulk.Row]] = {}
     for (number, job), changes in changed:
+        transaction.tell_changed([job.id], rewritten=[job.id] if "submission" in changes else ())
         names = tuple(changes)
         rows = by_fields.get(names)
         if rows is None:
@@ -113,7 +115,14 @@ def rounds(items: Sequence[Item]) -> list[Sequence[Item]]:
     return [*parted]
 
 
-def remove(transaction: Transaction, number: int) -> None:
+def remove(transaction: Transaction, stored: Stored, *, ended: Mapping[str, Any] | None = None) -> None:
+    """The job goes, with all that stands beside it; `ended` = the changes that ended it, which nobody could read."""
+    number, job = stored
+    if transaction.is_watched:
+        last = None
+        if ended is not None:
+            last = read(transaction, [job.id], whole=True)[job.id][1]._replace(**ended)
+        transaction.tell_gone([Gone(job.id, job.queue, job.type, job.user_id, job.create_time)], last=last)
     transaction.execute(_REMOVE, (number,))
 
 
@@ -165,6 +174,7 @@ def _set_aside(transaction: Transaction, number: int) -> None:
     error = JobError(CORRUPT_JOB, "the stored record of this job could not be read; its payload may be intact")
     transaction.execute(_WRITE_DETAIL, (number, parts.encode_error(error), _readable_history(transaction, number)))
     transaction.counted(queue, state, JobState.FAILED)
+    transaction.tell_changed([texts["id"]])
     if state is JobState.IN_PROGRESS:
         transaction.freed(texts["worker_id"])
         transaction.tell_lost(texts["worker_id"], texts["id"], fence)

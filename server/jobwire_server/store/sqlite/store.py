@@ -36,6 +36,7 @@ from jobwire_server.store.base import (
     StoreUnavailable,
     Workers,
 )
+from jobwire_server.store.changes import Changes
 from jobwire_server.store.listener import Listener
 from jobwire_server.store.sqlite import (
     claim,
@@ -94,6 +95,7 @@ class SqliteStore:
         self._recovered_at = 0
         self._swept = 0
         self._listeners: WeakSet[Listener] = WeakSet()
+        self._hear: Callable[[Changes], None] | None = None
         self._closed = False
         self.failed: Final = asyncio.Event()
         """Set when the file can be trusted no more (an I/O error, corruption). Every call is refused from then on;
@@ -122,7 +124,7 @@ class SqliteStore:
             begin="BEGIN IMMEDIATE",  # an upgraded read transaction would fail at once where this one waits
             start_transaction=self._start_transaction,
             has_room=self._has_room,
-            on_hints=self._tell_listeners,
+            on_commit=self._tell,
             on_failure=self._fail,
         )
         await writer.open()
@@ -162,7 +164,9 @@ class SqliteStore:
         return opened.connection
 
     def _start_transaction(self, connection: apsw.Connection) -> Transaction:
-        return Transaction(connection, now=self._clock(), recovered_at=self._recovered_at)
+        return Transaction(
+            connection, now=self._clock(), recovered_at=self._recovered_at, is_watched=self._hear is not None
+        )
 
     def _has_room(self) -> bool:
         if self._free_disk is not None:
@@ -272,6 +276,16 @@ class SqliteStore:
             listener.close()
         return listener
 
+    async def watch(self, hear: Callable[[Changes], None]) -> None:
+        self._hear = hear
+        await self.caught_up()  # what had begun before is not told
+
+    async def unwatch(self) -> None:
+        self._hear = None
+
+    async def caught_up(self) -> int:
+        return await self._write(lambda transaction: transaction.now)
+
     def _notice_gap(self, transaction: Transaction) -> None:
         """A server that stood still (SIGSTOP, a suspended machine) or whose clock jumped heard no worker meanwhile."""
         gap = transaction.now - self._swept
@@ -302,6 +316,11 @@ class SqliteStore:
             raise StoreUnavailable(self.failure)
         return lane
 
-    def _tell_listeners(self, hints: Hints) -> None:
-        for listener in list(self._listeners):
-            listener.ring(hints)
+    def _tell(self, transaction: Transaction) -> None:
+        hints = transaction.hints()
+        if hints is not None:
+            for listener in list(self._listeners):
+                listener.ring(hints)
+        changes = transaction.changes()
+        if changes is not None and self._hear is not None:
+            self._hear(changes)

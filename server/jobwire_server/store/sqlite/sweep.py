@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from jobwire_server.domain.job import MINUTE, JobState
 from jobwire_server.domain.queue import FORGOTTEN_AFTER
 from jobwire_server.store.base import WORKER_FORGOTTEN_AFTER, Snapshot
+from jobwire_server.store.changes import Gone
 from jobwire_server.store.sqlite import rows
 from jobwire_server.store.sqlite.transaction import Transaction
 
@@ -62,6 +63,8 @@ DELETE FROM job WHERE number IN (
     LIMIT ?
 ) RETURNING queue, state
 """
+# As bytes: what is damaged must not keep them from being purged.
+_PURGE_WATCHED: Final = f"{_PURGE.rstrip()}, id, CAST(type AS BLOB), CAST(user_id AS BLOB), create_time"
 
 _FORGET: Final = """
 DELETE FROM request WHERE key IN (
@@ -129,7 +132,16 @@ def purge(transaction: Transaction, limit: int) -> int:
     now = transaction.now
     if transaction.recovered_at and now < transaction.recovered_at + MINUTE:
         return 0
-    removed = Counter(transaction.execute(_PURGE, (now, limit)))
+    removed: Counter[Any]
+    if transaction.is_watched:
+        ended: list[Any] = transaction.execute(_PURGE_WATCHED, (now, limit)).fetchall()
+        transaction.tell_gone(
+            Gone(id, queue, kind.decode(errors="replace"), user_id.decode(errors="replace"), create_time)
+            for queue, _, id, kind, user_id, create_time in ended
+        )
+        removed = Counter((queue, state) for queue, state, *_ in ended)
+    else:
+        removed = Counter(transaction.execute(_PURGE, (now, limit)))
     for (queue, state), number in removed.items():
         transaction.counted(queue, JobState(state), None, number)
     purged = removed.total()

@@ -7,15 +7,17 @@ does not say. What many calls change together (counts, a queue's row, a worker's
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import apsw
 
-from jobwire_server.domain.job import JobState
+from jobwire_server.domain.job import Job, JobState
 from jobwire_server.domain.queue import Queue, next_queue_time, rank
 from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.store.base import Hints, WorkerNotice
+from jobwire_server.store.changes import Changes, Gone
 from jobwire_server.store.sqlite.codec import encode_texts
 
 _LAST_NUMBER: Final = "SELECT max(number) FROM job"
@@ -95,13 +97,15 @@ class WorkerRow:
 class Transaction:
     """A connection between BEGIN and COMMIT, with what its calls share."""
 
-    def __init__(self, connection: apsw.Connection, *, now: int, recovered_at: int) -> None:
+    def __init__(self, connection: apsw.Connection, *, now: int, recovered_at: int, is_watched: bool) -> None:
         self.execute: Final = connection.execute
         self.executemany: Final = connection.executemany
         self.connection: Final = connection
         self.now: Final = now
         """One time for all its calls: they become visible together."""
         self.recovered_at = recovered_at
+        self.is_watched: Final = is_watched
+        """Somebody wants to know which jobs changed."""
         self.expired_seen = False
         self._number: int | None = None
         self._queues: dict[str, QueueRow] = {}
@@ -114,6 +118,10 @@ class Transaction:
         self._directives: dict[str, Directive] = {}
         self._cancels: list[WorkerNotice] = []
         self._lost: list[WorkerNotice] = []
+        self._changed: list[str] = []
+        self._rewritten: set[str] = set()
+        self._gone: list[Gone] = []
+        self._last: list[Job] = []
 
     # --- jobs -----------------------------------------------------------------------------------------------
 
@@ -286,6 +294,27 @@ class Transaction:
             lost=tuple(self._lost),
             expired_seen=self.expired_seen,
         )
+
+    # --- changes, for those who watch -----------------------------------------------------------------------
+
+    def tell_changed(self, job_ids: Iterable[str], *, rewritten: Iterable[str] = ()) -> None:
+        """The versions of these jobs have risen."""
+        if self.is_watched:
+            self._changed.extend(job_ids)
+            self._rewritten.update(rewritten)
+
+    def tell_gone(self, gone: Iterable[Gone], *, last: Job | None = None) -> None:
+        """These were removed; `last` = the one of them that went at its end, as it ended."""
+        if self.is_watched:
+            self._gone.extend(gone)
+            if last is not None:
+                self._last.append(last)
+
+    def changes(self) -> Changes | None:
+        """Which jobs changed, once it is committed; None when none did, or nobody watches."""
+        if not self._changed and not self._gone:
+            return None
+        return Changes(self._changed, self._rewritten, self._gone, self._last)
 
     # --- the end --------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 -- Returns: JSON list of [position, score, queue_time or null] for a new job (SCHEDULED without queue_time), in a brief
 --   answer 1; [outcome, id, position, job or false] for one that existed, [outcome, id] otherwise.
 -- Keeps: a full store refuses the call whole; sent again, it answers as it did.
---!include call rows changes fields names indices places outage hints queues workers flush plain existing creating
+--!include call rows changes fields names indices watched places outage hints queues workers flush plain existing creating
 local shapes, new_jobs, brief = ARGS[1], ARGS[2], ARGS[3]
 local done = done_before() or {}
 local answers, existing, positions, created, requests, keys, has_created = {}, {}, {}, {}, {}, {}, false

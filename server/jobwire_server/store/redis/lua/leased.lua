@@ -3,7 +3,7 @@
 -- Guard: claimed longer ago than asked.
 -- Returns: JSON list of jobs, oldest first.
 -- Keeps: everything. An operator's question: it looks at every worker.
---!include call rows changes fields names indices places outage order sweeping
+--!include call rows changes fields names indices watched places outage order sweeping
 local longer_than, limit, names = tonumber(ARGS[1]), ARGS[2], ARGS[3]
 local named = chosen(names)
 local before, found = '(' .. text(NOW - longer_than), {}

@@ -3,7 +3,7 @@
 -- Guard: none; whoever decides on them carries its own.
 -- Returns: JSON list of jobs.
 -- Keeps: notes that somebody sweeps; leases that wait out an outage do not hide those that need not.
---!include call rows changes fields names indices places outage order sweeping
+--!include call rows changes fields names indices watched places outage order sweeping
 local limit, names = ARGS[1], ARGS[2]
 local LOOKED_AT_MOST = 20 * limit -- leases that wait out an outage are many, and a script holds up everybody
 local found = {}

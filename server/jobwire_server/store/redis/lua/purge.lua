@@ -4,7 +4,7 @@
 -- Returns: JSON number of jobs removed.
 -- Keeps: notes that somebody sweeps; of very many queues and workers it looks at some, chosen at random.
 --   Request ids are forgotten by the engine's own expiry.
---!include call rows changes fields names indices places outage hints queues workers flush turns forgetting
+--!include call rows changes fields names indices watched places outage hints queues workers flush turns forgetting
 local limit, server, purged = ARGS[1], ARGS[2], 0
 
 local function purge(name, state)
@@ -14,7 +14,9 @@ local function purge(name, state)
         local id, fields = ids[i], record and fields_in(record)
         if fields then check_state(fields.state) end
         if not fields or fields.state == state then
-            remove(id, { queue = name, user_id = fields and fields.user_id }, state, false)
+            fields = fields or {}
+            remove(id, { queue = name, user_id = fields.user_id, type = fields.type, create_time = fields.create_time },
+                state, false)
             purged = purged + 1
         else
             place(key, id, false)

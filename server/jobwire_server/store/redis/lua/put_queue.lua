@@ -3,7 +3,7 @@
 -- Guard: its revision, where one is given.
 -- Returns: JSON [outcome, queue or false].
 -- Keeps: what has its value already is no change; sent again, it answers as it did.
---!include call rows changes fields names hints queues registry
+--!include call rows changes fields names watched hints queues registry
 local name, changes, revision, may_make = unpack(ARGS)
 local key = TAG .. QUEUE .. name
 local done = done_before()

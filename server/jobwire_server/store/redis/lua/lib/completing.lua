@@ -14,6 +14,13 @@ local function forget_error(id)
     return ''
 end
 
+-- The whole job, for those who watch one that goes at its end.
+local function as_completed(id, fields, large)
+    local detail = has_beside(fields, 'd') and cjson.decode(redis.call('GET', TAG .. DETAIL .. id) or '{}') or {}
+    detail.error = nil
+    return { id = id, fields = fields, detail = detail, result = large }
+end
+
 -- `result` stands in the record, `large` beside it; false = there is none.
 local function complete(id, key, fields, operation, result, large)
     local name, worker_id, beside = fields.queue, fields.worker_id, fields.beside
@@ -23,16 +30,16 @@ local function complete(id, key, fields, operation, result, large)
     leases[#leases + 1] = id
     freed[worker_id] = (freed[worker_id] or 0) + 1
     slot_freed(name)
-    if retention == 0 then
-        remove(id, fields, 'in_progress', false)
-        return
-    end
     fields.state, fields.score, fields.update_time, fields.finish_time = 'completed', score, NOW_TEXT, NOW_TEXT
     fields.version, fields.revision = text((fields.version or 1) + 1), text((fields.revision or 1) + 1)
     fields.last_operation, fields.outcome, fields.end_time = operation ~= '' and operation or nil, 'completed', NOW_TEXT
     fields.start_time = fields.start_time or fields.claim_time
     fields.acknowledged, fields.lease_expire_time, fields.release_count, fields.return_count = nil, nil, nil, nil
     fields.result = result or nil
+    if retention == 0 then
+        remove(id, fields, 'in_progress', false, is_watched() and as_completed(id, fields, large))
+        return
+    end
     if large or beside then
         beside = beside and has_beside(fields, 'd') and forget_error(id) or ''
         if large then

@@ -46,12 +46,18 @@ end
 
 -- Writes all and answers (change, hints) as `ring` does. `has_changed`: jobs were, beside those in `rows`.
 local function flush(has_changed)
+    if is_watched() then
+        tell_written(strings)
+    end
     write_places()
     has_changed = has_changed or #removed > 0
     for _, row in pairs(rows) do
         if row then
             write_row(row)
             has_changed = has_changed or row.has_changed
+            if row.has_changed and watched then
+                tell_row(row)
+            end
         end
     end
     call_with('MSET', nil, strings, 2)

@@ -42,5 +42,8 @@ local function ring(has_changed)
     if told ~= '' then
         redis.call('PUBLISH', TAG .. HINTS, change .. ' ' .. told)
     end
+    if is_watched() then
+        tell_watchers(change)
+    end
     return change, told
 end

@@ -73,7 +73,7 @@ local function apply(row, shape, operation, submission, result)
         tell_count('queued', fields.queue, 1)
     end
     if ENDED[to] and not ENDED[from] and tonumber(fields.score) <= tonumber(fields.finish_time) then
-        remove(row.id, fields, from, old_expiry)
+        remove(row.id, fields, from, old_expiry, row)
     else
         placed(row, from, old_expiry)
     end

@@ -19,8 +19,11 @@ local function placed(row, from, old_expiry)
     end
 end
 
--- The job goes, with all that stands beside it.
-local function remove(id, fields, from, old_expiry)
+-- The job goes, with all that stands beside it; `last` = as it ended, where that is why it goes.
+local function remove(id, fields, from, old_expiry, last)
+    if is_watched() then
+        tell_gone(id, fields, last)
+    end
     place(index(fields.queue, from), id, false)
     if old_expiry then
         place(TAG .. EXPIRY, id, false)
