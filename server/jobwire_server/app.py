@@ -15,12 +15,14 @@ from jobwire_server.rpc.job_service import JobServicer
 from jobwire_server.rpc.queue_service import QueueServicer
 from jobwire_server.rpc.server import Server
 from jobwire_server.rpc.worker_service import WorkerServicer
+from jobwire_server.service.admission import Streams
 from jobwire_server.service.by_filter import JobsByFilter
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.service.jobs import JobService
 from jobwire_server.service.listings import Listings
 from jobwire_server.service.maintenance import Maintenance
 from jobwire_server.service.queues import QueueService
+from jobwire_server.service.watches import WatchService
 from jobwire_server.service.workers import WorkerService
 from jobwire_server.store.base import CannotOpen, Store
 from jobwire_server.store.examination import Inspection
@@ -46,14 +48,16 @@ class App:
         self._config = config
         self._store = open_store(config.store)
         self._maintenance = Maintenance(self._store)
-        self._claims = ClaimService(self._store, limits=config.limits, expired_seen=self._maintenance.ring)
+        streams = Streams(config.limits)
+        self._claims = ClaimService(self._store, streams=streams, expired_seen=self._maintenance.ring)
+        self._watches = WatchService(self._store, streams=streams)
         jobs = JobService(self._store, acknowledged=self._claims.acknowledged)
         by_filter = JobsByFilter(self._store)
         workers = WorkerService(self._store, acknowledged=self._claims.acknowledged)
         reader = Reader(config.limits, now=lambda: time.time_ns() // 1000)
         self._server = Server(
             [
-                JobServicer(jobs, Listings(self._store), by_filter, self._claims, reader),
+                JobServicer(jobs, Listings(self._store), by_filter, self._claims, self._watches, reader),
                 WorkerServicer(workers, reader),
                 QueueServicer(QueueService(self._store), by_filter, config.limits),
                 AdminServicer(self._store, config.limits),
@@ -98,7 +102,9 @@ class App:
             await self._server.stop(0)
             await self._store.close()
             raise
-        self._background = [asyncio.create_task(self._claims.run()), asyncio.create_task(self._maintenance.run())]
+        self._background = [
+            asyncio.create_task(part.run()) for part in (self._claims, self._watches, self._maintenance)
+        ]
         return _with_port(self._config.listen, port)
 
     async def _tell_what_was_left(self) -> None:
@@ -117,7 +123,7 @@ class App:
             self._web.begin_drain()
         try:
             async with asyncio.timeout_at(deadline):
-                await self._claims.drain()
+                await asyncio.gather(self._claims.drain(), self._watches.drain())
         except TimeoutError:
             log.warning("some streams did not end within %g s: cut off", self._config.drain_timeout)
         await self._server.stop(max(deadline - loop.time(), 0))

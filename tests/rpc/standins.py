@@ -129,7 +129,7 @@ async def running(*, reflection: bool = True, pings: Pings = PINGS, **limits: in
     service = cast("Any", services)
     given = replace(Limits(), **limits)
     servicers: list[Servicer] = [
-        JobServicer(service, service, service, service, Reader(given, now=lambda: 0)),
+        JobServicer(service, service, service, service, service, Reader(given, now=lambda: 0)),
         AdminServicer(services, given),
     ]
     server = Server(servicers, limits=given, reflection=reflection, pings=pings)

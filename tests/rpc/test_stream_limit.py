@@ -60,7 +60,7 @@ async def test_one_stream_too_many_is_told_the_limit_and_when_to_come_back(wire:
     held = [await opened(wire, f"w{i}") for i in range(LIMIT)]
     error = await failure_of(claim(wire, "late"))
     assert (error.code(), reason(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
-    assert error.details() == f"this server serves at most {LIMIT} claim streams"
+    assert error.details() == f"this server serves at most {LIMIT} streams"
     status = rpc_status.from_call(cast("grpc.Call", error))
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     assert [packed.Unpack(detail) for packed, detail in zip(status.details, (info, retry), strict=True)] == [True, True]
@@ -157,6 +157,6 @@ async def test_a_stream_leaves_nothing_behind_when(
         stream.cancel()
     service = wire.app._claims
     async with asyncio.timeout(FOREVER):
-        while service._streams or service._count:
+        while service._streams or service._admission.count:
             await wire.app.store.ping()
     assert not service._deliveries._owners

@@ -40,6 +40,8 @@ BUILT: Final = {
         "RetryJobs",
         "DeleteJobs",
         "DeleteJob",
+        "WaitJob",
+        "WatchJobs",
     },
     "jobwire.v1.WorkerService": {"Heartbeat", "ListWorkers", "DrainWorker"},
     "jobwire.v1.QueueService": {"ListQueues", "GetQueue", "UpdateQueue", "PurgeQueue"},
@@ -68,7 +70,7 @@ def servicers() -> list[Servicer]:
     service = cast("Any", AnyService())
     reader = Reader(Limits(), now=lambda: 0)
     return [
-        JobServicer(service, service, service, service, reader),
+        JobServicer(service, service, service, service, service, reader),
         WorkerServicer(service, reader),
         QueueServicer(service, service, Limits()),
         AdminServicer(service, Limits()),

@@ -12,6 +12,7 @@ from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import SECOND, NewJob
 from jobwire_server.domain.limits import KIB, Limits
 from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.service.admission import Streams
 from jobwire_server.service.claim_events import Assigned, ClaimSpec, Draining, KeepAlive
 from jobwire_server.service.claim_stream import BYTES_AT_ONCE, REQUESTS_AT_ONCE, ClaimStream
 from jobwire_server.service.claims import ClaimService
@@ -47,7 +48,7 @@ async def store() -> AsyncIterator[Counting]:
 
 @pytest.fixture
 async def service(store: Counting) -> AsyncIterator[ClaimService]:
-    service = ClaimService(store, limits=Limits())
+    service = ClaimService(store, streams=Streams(Limits()))
     running = asyncio.create_task(service.run())
     yield service
     running.cancel()

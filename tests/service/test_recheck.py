@@ -17,6 +17,7 @@ from jobwire_server.domain.limits import Limits
 from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.service import claims
+from jobwire_server.service.admission import Streams
 from jobwire_server.service.claim_events import Assigned, ClaimSpec, Draining
 from jobwire_server.service.claim_stream import ClaimStream
 from jobwire_server.service.claims import ClaimService
@@ -85,7 +86,7 @@ async def service(store: Silent) -> AsyncIterator[ClaimService]:
 
 @asynccontextmanager
 async def running(store: Silent) -> AsyncIterator[ClaimService]:
-    service = ClaimService(store, limits=Limits())
+    service = ClaimService(store, streams=Streams(Limits()))
     task = asyncio.create_task(service.run())
     yield service
     task.cancel()

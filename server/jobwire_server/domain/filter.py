@@ -36,13 +36,19 @@ class JobFilter:
     def matches(self, job: Job) -> bool:
         """The truth that every index only hastens."""
         return (
-            (not self.queues or job.queue in self.queues)
-            and (not self.states or job.state in self.states)
-            and (not self.user_id or job.user_id == self.user_id)
-            and (not self.types or job.type in self.types)
-            and (self.created_from is None or job.create_time >= self.created_from)
-            and (self.created_before is None or job.create_time < self.created_before)
+            (not self.states or job.state in self.states)
+            and self.may_match(job.queue, job.type, job.user_id, job.create_time)
             and (self.submission_matches is None or self.submission_matches(job.submission))
+        )
+
+    def may_match(self, queue: str, type: str, user_id: str, create_time: int) -> bool:
+        """Whether a job with these, which never change, matches in some state and with some labels."""
+        return (
+            (not self.queues or queue in self.queues)
+            and (not self.user_id or user_id == self.user_id)
+            and (not self.types or type in self.types)
+            and (self.created_from is None or create_time >= self.created_from)
+            and (self.created_before is None or create_time < self.created_before)
         )
 
     def within(self, states: frozenset[JobState]) -> JobFilter | None:

@@ -38,7 +38,7 @@ class Limits:
     queues_per_stream: int = 64
     streams_per_principal: int = 10_000
     calls_in_flight: int = 10_000
-    """Unary calls at a time; more are refused with RESOURCE_EXHAUSTED."""
+    """Unary calls at a time, but for those that wait for a job, which count as streams; more are refused."""
     receive: int = 16 * MIB
     """One request, whole."""
     send: int = 3 * MIB
@@ -46,6 +46,8 @@ class Limits:
     min_lease: int = SECOND
     max_lease: int = 12 * HOUR
     max_delivery_timeout: int = 5 * MINUTE
+    max_wait: int = 5 * MINUTE
+    """The longest that one call waits for the end of a job."""
     max_delay: int = 366 * DAY
     """The longest a retry may wait."""
     max_schedule: int = 36_525 * DAY

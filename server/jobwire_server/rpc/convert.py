@@ -29,6 +29,7 @@ _DEFAULT_RETRY: Final = RetryPolicy()
 DEFAULT_LEASE: Final = 30 * SECOND
 DEFAULT_DELIVERY_TIMEOUT: Final = 10 * SECOND
 DEFAULT_GRACE: Final = 30 * SECOND
+DEFAULT_WAIT: Final = 30 * SECOND
 
 EDITABLE: Final = (
     "priority",
@@ -219,6 +220,11 @@ class Reader:
         if not request.HasField("grace"):
             return DEFAULT_GRACE
         return validate.duration("grace", request.grace, 0, self.limits.max_delay)
+
+    def wait_timeout(self, request: job_service_pb2.WaitJobRequest) -> int:
+        if not request.HasField("timeout"):
+            return DEFAULT_WAIT
+        return validate.duration("timeout", request.timeout, 0, self.limits.max_wait)
 
     def names(self, path: str, given: Sequence[str]) -> tuple[str, ...]:
         """Names of queues or workers."""

@@ -81,6 +81,9 @@ class Method:
     is_stream: bool
     behavior: Callable[..., Awaitable[Any]] | None
     """`(request, context) -> response`, or for a stream `(request, context) -> None`. None = not built."""
+    waits: bool = False
+    """It answers once, perhaps after minutes. Its service limits such calls, as streams: among those that have work to
+    do they would keep others out."""
 
     def built(self) -> Callable[..., Awaitable[Any]]:
         if self.behavior is None:
@@ -105,13 +108,14 @@ class Gate:
         self._enter()
         try:
             behavior = method.built()
-            self._admit()
-            self._calls += 1
+            weight = 0 if method.waits else 1
+            self._admit(weight)
+            self._calls += weight
             try:
                 answer: Message = await behavior(_parsed(method, raw, codec), caller)
                 return codec.write(answer)
             finally:
-                self._calls -= 1
+                self._calls -= weight
         except (asyncio.CancelledError, aio.AbortError):
             raise
         except Exception as error:  # whatever it is, the caller gets a status and no text of it
@@ -159,10 +163,10 @@ class Gate:
         """Returns when nothing is under way."""
         await self._idle.wait()
 
-    def _admit(self) -> None:
+    def _admit(self, weight: int) -> None:
         if self._closing:
             raise JobwireError(Reason.SERVER_DRAINING, "this server is going away: reconnect")
-        if self._calls >= self._limit:
+        if self._calls + weight > self._limit:
             raise JobwireError(
                 Reason.TOO_MANY_CALLS,
                 f"this server works on {self._limit} calls at once, and that many are under way",

@@ -37,11 +37,13 @@ from jobwire_server.rpc.filters import (
 from jobwire_server.rpc.interceptors import Context, PeerGone
 from jobwire_server.rpc.queues import state_counts
 from jobwire_server.rpc.status import refusal
+from jobwire_server.rpc.watch_messages import watch_messages, watched
 from jobwire_server.service.by_filter import JobsByFilter
 from jobwire_server.service.claim_events import Assigned, Event
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.service.jobs import JobService
 from jobwire_server.service.listings import Listings
+from jobwire_server.service.watches import WatchService
 
 _READ_AT_ONCE: Final = 32
 """Jobs of a batch read that are in memory at a time: as many of the largest are several answers."""
@@ -53,12 +55,19 @@ class JobServicer:
     SERVICE: ClassVar[str] = "jobwire.v1.JobService"
 
     def __init__(
-        self, jobs: JobService, listings: Listings, by_filter: JobsByFilter, claims: ClaimService, reader: Reader
+        self,
+        jobs: JobService,
+        listings: Listings,
+        by_filter: JobsByFilter,
+        claims: ClaimService,
+        watches: WatchService,
+        reader: Reader,
     ) -> None:
         self._jobs = jobs
         self._listings = listings
         self._by_filter = by_filter
         self._claims = claims
+        self._watches = watches
         self._reader = reader
         self._limits = reader.limits
 
@@ -269,6 +278,22 @@ class JobServicer:
         changed = await self._by_filter.delete(selection(request, self._limits))
         token = selection_token(request, changed)
         return job_service_pb2.DeleteJobsResponse(changed_count=changed.count, more=bool(token), next_page_token=token)
+
+    async def wait_job(self, request: job_service_pb2.WaitJobRequest, _: Context) -> job_service_pb2.WaitJobResponse:
+        job, ended = await self._watches.wait(
+            validate.job_id("job_id", request.job_id), timeout=self._reader.wait_timeout(request)
+        )
+        return job_service_pb2.WaitJobResponse(job=job_message(job), ended=ended)
+
+    async def watch_jobs(self, request: job_service_pb2.WatchJobsRequest, context: Context) -> None:
+        watch = await self._watches.open(**watched(request, self._limits))
+        try:
+            await _write(context.send_initial_metadata(()))
+            while True:
+                for message in watch_messages(await watch.next(), self._limits.send):
+                    await _write(context.write(message.SerializeToString()))
+        finally:
+            self._watches.close(watch)
 
     async def _readable(self, event: Event) -> Event:
         """The jobs that can be handed out; the others are ended as dead letters, or they would hold up their queue."""

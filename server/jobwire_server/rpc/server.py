@@ -27,6 +27,9 @@ SERVICES: Final[dict[str, ServiceDescriptor]] = {
 }
 """The contract, by full name of the service."""
 
+_WAITING: Final = {"WaitJob"}
+"""Methods that answer once, when something has happened."""
+
 _LAST_WORDS: Final = 0.5
 """Seconds for answers that are written but not sent, when everything of ours has ended. Health watches, which never
 end by themselves, are cut off then."""
@@ -137,6 +140,7 @@ def _methods(servicers: dict[str, Servicer]) -> Iterator[tuple[str, Method]]:
                     GetMessageClass(method.input_type),
                     method.server_streaming,
                     getattr(servicer, snake_case(method.name), None),
+                    method.name in _WAITING,
                 ),
             )
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import Job
 from jobwire_server.domain.worker import WorkerInfo
 from jobwire_server.store.base import WorkerNotice
-
-RECONNECT_AFTER: Final = 1_000_000
-"""What a drained worker is told to wait, in microseconds, before it looks for another server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +83,3 @@ def superseded(worker_id: str) -> JobwireError:
         f"worker id in use: a newer stream of worker {worker_id!r} has opened",
         metadata={"worker_id": worker_id},
     )
-
-
-def draining() -> JobwireError:
-    return JobwireError(Reason.SERVER_DRAINING, "this server is shutting down", retry_after=RECONNECT_AFTER)

@@ -20,8 +20,8 @@ from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import MINUTE
 from jobwire_server.domain.limits import KIB, MIB
 from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
+from jobwire_server.service.admission import RECONNECT_AFTER, draining
 from jobwire_server.service.claim_events import (
-    RECONNECT_AFTER,
     Assigned,
     Assignment,
     Cancel,
@@ -30,7 +30,6 @@ from jobwire_server.service.claim_events import (
     Event,
     KeepAlive,
     Lost,
-    draining,
     superseded,
 )
 from jobwire_server.service.coalescer import Coalescer

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.job import SECOND, JobState
-from jobwire_server.domain.limits import Limits
-from jobwire_server.service.claim_events import RECONNECT_AFTER, Cancel, ClaimSpec, Lost, draining, superseded
+from jobwire_server.service.admission import Streams, draining
+from jobwire_server.service.claim_events import Cancel, ClaimSpec, Lost, superseded
 from jobwire_server.service.claim_stream import ClaimStream, Lines
 from jobwire_server.service.deliveries import Deliveries
 from jobwire_server.store.base import Hints, Store, StoreFull, StoreUnavailable
@@ -31,34 +30,26 @@ ASKED_AT_ONCE: Final = 1_000
 class ClaimService:
     """All claim streams of this server. `run` must be running for hints to arrive."""
 
-    def __init__(self, store: Store, *, limits: Limits, expired_seen: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: Store, *, streams: Streams, expired_seen: Callable[[], None] = lambda: None) -> None:
         self._store = store
-        self._limits = limits
         self._expired_seen = expired_seen
         self._lines = Lines(store)
         self._deliveries = Deliveries(store)
         self.acknowledged = self._deliveries.acknowledged
         self._streams: dict[str, set[ClaimStream]] = {}
-        self._count = 0
+        self._admission = streams
         self._draining = False
 
     async def open(self, spec: ClaimSpec) -> ClaimStream:
         """Opens a stream and ends older ones of the same worker id; SUPERSEDED when this one is the older."""
         if self._draining:
             raise draining()
-        if self._count >= self._limits.streams_per_principal:
-            raise JobwireError(
-                Reason.TOO_MANY_STREAMS,
-                f"this server serves at most {self._limits.streams_per_principal} claim streams",
-                retry_after=RECONNECT_AFTER,
-                metadata={"limit": str(self._limits.streams_per_principal)},
-            )
+        # Counted and known before the store is asked, so that neither the limit nor a drain overlooks it.
+        self._admission.enter()
         session = spec.worker.session or time.time_ns() // 1000
         stream = ClaimStream(spec, session, self._lines, self._deliveries, self._closed)
-        # Counted and known before the store is asked, so that neither the limit nor a drain overlooks it.
         siblings = self._streams.setdefault(spec.worker.id, set())
         siblings.add(stream)
-        self._count += 1
         try:
             directive = await self._store.beat(stream.worker)
             if directive is None:
@@ -96,7 +87,7 @@ class ClaimService:
         siblings = self._streams.get(stream.worker.id)
         if siblings is not None and stream in siblings:
             siblings.discard(stream)
-            self._count -= 1
+            self._admission.leave()
             if not siblings:
                 del self._streams[stream.worker.id]
 

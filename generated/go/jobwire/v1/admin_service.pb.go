@@ -1002,9 +1002,9 @@ type ServerLimits struct {
 	MaxPageSize uint32 `protobuf:"varint,11,opt,name=max_page_size,json=maxPageSize,proto3" json:"max_page_size,omitempty"`
 	// Of `ClaimJobRequest.max_in_flight`; 10,000.
 	MaxInFlight uint32 `protobuf:"varint,12,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
-	// Open streams (ClaimJob, WatchJobs, WatchStats) of one principal on this server; 10,000.
+	// Open streams (ClaimJob, WatchJobs, WatchStats) and waiting WaitJob calls of one principal on this server; 10,000.
 	MaxStreamsPerPrincipal uint32 `protobuf:"varint,13,opt,name=max_streams_per_principal,json=maxStreamsPerPrincipal,proto3" json:"max_streams_per_principal,omitempty"`
-	// Unary calls being worked on at once by this server; 10,000.
+	// Unary calls being worked on at once by this server, those that wait for a job aside; 10,000.
 	MaxConcurrentCalls uint32 `protobuf:"varint,14,opt,name=max_concurrent_calls,json=maxConcurrentCalls,proto3" json:"max_concurrent_calls,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache

@@ -564,9 +564,9 @@ class ServerLimits(_message.Message):
     max_in_flight: _builtins.int
     """Of `ClaimJobRequest.max_in_flight`; 10,000."""
     max_streams_per_principal: _builtins.int
-    """Open streams (ClaimJob, WatchJobs, WatchStats) of one principal on this server; 10,000."""
+    """Open streams (ClaimJob, WatchJobs, WatchStats) and waiting WaitJob calls of one principal on this server; 10,000."""
     max_concurrent_calls: _builtins.int
-    """Unary calls being worked on at once by this server; 10,000."""
+    """Unary calls being worked on at once by this server, those that wait for a job aside; 10,000."""
     def __init__(
         self,
         *,

@@ -572,14 +572,14 @@ export declare type ServerLimits = Message<"jobwire.v1.ServerLimits"> & {
   maxInFlight: number;
 
   /**
-   * Open streams (ClaimJob, WatchJobs, WatchStats) of one principal on this server; 10,000.
+   * Open streams (ClaimJob, WatchJobs, WatchStats) and waiting WaitJob calls of one principal on this server; 10,000.
    *
    * @generated from field: uint32 max_streams_per_principal = 13;
    */
   maxStreamsPerPrincipal: number;
 
   /**
-   * Unary calls being worked on at once by this server; 10,000.
+   * Unary calls being worked on at once by this server, those that wait for a job aside; 10,000.
    *
    * @generated from field: uint32 max_concurrent_calls = 14;
    */
