@@ -20,8 +20,10 @@ class Overtaken(SqliteStore):
         self.meanwhile: list[Callable[[], Awaitable[object]]] = []
         super().__init__(None)
 
-    async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
-        found = await super().queues(names=names, after=after, limit=limit)
+    async def queues(
+        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+    ) -> Queues:
+        found = await super().queues(names=names, after=after, limit=limit, lately=lately)
         if self.meanwhile:
             await self.meanwhile.pop(0)()
         return found

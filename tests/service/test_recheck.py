@@ -45,11 +45,13 @@ class Silent(SqliteStore):
         self.calls["claim"] += 1
         return await super().claim(queue, requests)
 
-    async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
+    async def queues(
+        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+    ) -> Queues:
         self.calls["queues"] += 1
         if self.is_away:
             raise StoreUnavailable("away")
-        return await super().queues(names=names, after=after, limit=limit)
+        return await super().queues(names=names, after=after, limit=limit, lately=lately)
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
         workers = await super().workers(ids=ids, after=after, limit=limit, jobs=jobs)

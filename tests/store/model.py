@@ -6,15 +6,16 @@ one item where a store takes a list. They know no limits: sweeps take all there 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jobwire_server.domain.activity import ENDED_BY, RINGS, Event, Ring, Tally, lately
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome, is_overdue, judge
 from jobwire_server.domain.job import DAY, DEFAULT_RETENTION, MINUTE, Job, JobState, NewJob, Progress, Verb
-from jobwire_server.domain.move import AnyMove, Deletion
+from jobwire_server.domain.move import AnyMove, Deletion, Move
 from jobwire_server.domain.queue import FORGOTTEN_AFTER, Queue, QueueChanges, next_queue_time, rank
 from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.store import base
@@ -63,6 +64,10 @@ class Model:
         self._requests: dict[bytes | None, tuple[str, bytes, int]] = {}
         """Key → job id, digest, when it is forgotten."""
         self._last_queue_times: Counter[str] = Counter()
+        self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        self._tallied_at: Counter[str] = Counter()
+        self._marks: defaultdict[str, dict[tuple[Ring, int], tuple[tuple[Ring, int], Tally]]] = defaultdict(dict)
+        """Queue → ring and slot → ring and number of the step, and the tally before it."""
 
     @property
     def now(self) -> int:
@@ -87,6 +92,7 @@ class Model:
         state = JobState.QUEUED if (new.schedule_time or 0) <= self.now else JobState.SCHEDULED
         asked = {name: getattr(new, name) for name in _ASKED}
         job = self._put(Job(**{**_BLANK, **asked, "state": state, "create_time": self.now, "history": ()}))
+        self._tally(new.queue, Event.CREATED)
         return base.Created(CreateOutcome.CREATED, job.id, self._position(job), base.Standing.of(job))
 
     def _position(self, job: Job | None) -> int:
@@ -113,10 +119,19 @@ class Model:
         if job.state is JobState.IN_PROGRESS is not to:
             moved = moved._replace(lease_expire_time=None, acknowledged=False)
             self._book_end_of_lease(job, move.verb)
+        self._tally_move(job, move)
         moved = self._put(moved, is_edit=move.verb is not Verb.CANCEL or to is not JobState.IN_PROGRESS)
         if is_end and moved.score == moved.finish_time:
             del self.jobs[job.id]
         return base.Moved(Outcome.OK, _standing(self.jobs.get(job.id)))
+
+    def _tally_move(self, job: Job, move: Move) -> None:
+        if move.to is not job.state and move.to in ENDED_BY:
+            self._tally(job.queue, ENDED_BY[move.to])
+        if move.cost is not None:
+            self._tally(job.queue, move.cost)
+        if (job.state, move.to) == (JobState.IN_PROGRESS, JobState.COMPLETED):
+            self._tally(job.queue, "run_time", max(0, self.now - (job.claim_time or 0)))
 
     def _book_end_of_lease(self, job: Job, verb: Verb) -> None:
         account = self._account(job.worker_id)
@@ -181,6 +196,7 @@ class Model:
 
     def _lease(self, job: Job, request: base.ClaimRequest, token: bytes) -> Job:
         fence, end = max(job.fence + 1, self.now), self.now + request.delivery_timeout
+        self._tally(job.queue, Event.CLAIMED)
         job = job._replace(state=JobState.IN_PROGRESS, attempt=job.attempt + 1, token=token, fence=fence)
         job = job._replace(worker_id=request.worker_id, claim_time=self.now, limit_time=None, lease_expire_time=end)
         job = job._replace(outcome=None, end_time=None, progress=None, lease_duration=request.lease_duration)
@@ -257,7 +273,9 @@ class Model:
             entered = max(self._last_queue_times[name], settings.create_time)
             is_used = settings.revision > 0 or any(job.queue == name for job in self.jobs.values())
             if not is_used and entered + FORGOTTEN_AFTER <= self.now:
-                del self.settings[name], self._last_queue_times[name]
+                del self.settings[name]
+                for kept in (self._last_queue_times, self._tallies, self._tallied_at, self._marks):
+                    kept.pop(name, None)
         for id, account in list(self.accounts.items()):
             last_heard = max(account.last_beat, account.last_seen)
             if not self.held(id) and last_heard + base.WORKER_FORGOTTEN_AFTER <= self.now:
@@ -278,13 +296,17 @@ class Model:
             self.settings[name] = replace(after, revision=before.revision + 1, update_time=self.now)
         return base.QueuePut(Outcome.OK, self.now, self._record(name))
 
-    def queues(self, names: Sequence[str] = ()) -> list[base.QueueRecord]:
-        return [self._record(name) for name in sorted(self.settings) if not names or name in names]
+    def queues(self, names: Sequence[str] = (), *, lately: bool = False) -> list[base.QueueRecord]:
+        return [self._record(name, is_lately=lately) for name in sorted(self.settings) if not names or name in names]
 
-    def _record(self, name: str) -> base.QueueRecord:
+    def _record(self, name: str, *, is_lately: bool = False) -> base.QueueRecord:
         counts = Counter(job.state for job in self.jobs.values() if job.queue == name)
         head = [job.queue_time for job in self._in(JobState.QUEUED, name) if not job.is_expired(self.now)]
-        return base.QueueRecord(self.settings[name], dict(counts), head[0] if head else None)
+        tally = self._tallies[name]
+        marks = dict(self._marks[name].values())
+        ahead = head[0] if head else None
+        so_far = lately(now=self.now, tally=tally, marks=marks) if is_lately else None
+        return base.QueueRecord(self.settings[name], dict(counts), ahead, tally, so_far)
 
     def workers(self, ids: Sequence[str] = (), *, jobs: int = 0) -> list[WorkerRecord]:
         return [self._worker(id, jobs) for id in sorted(self.accounts) if not ids or id in ids]
@@ -341,6 +363,15 @@ class Model:
     def _make_queue(self, name: str) -> Queue:
         """A queue exists from its first job or first setting on."""
         return self.settings.setdefault(name, Queue(name=name, create_time=self.now, update_time=self.now))
+
+    def _tally(self, queue: str, field: str, number: int = 1) -> None:
+        tally, last = self._tallies[queue], self._tallied_at[queue]
+        for ring in RINGS:
+            step, slot = ring.at(self.now)
+            if step != last // ring.step:
+                self._marks[queue][ring, slot] = (ring, step), tally
+        self._tallied_at[queue] = self.now
+        self._tallies[queue] = tally._replace(**{field: getattr(tally, field) + number})
 
     def _account(self, worker_id: str) -> Account:
         """A worker is known from its first claim or beat on."""

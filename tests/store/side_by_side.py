@@ -37,7 +37,7 @@ MUST_MEET: Final[dict[str, set[str]]] = {
 }
 """Verb → what it has to answer, or to meet, before a run may say that model and store agree."""
 
-WHOLE: Final = ("queues", "workers", "find", "count")
+WHOLE: Final = (Call("queues", named=(("lately", True),)), Call("workers"), Call("find"), Call("count"))
 """What shows the rest of the state, beside the jobs by their ids."""
 WHOLE_EVERY: Final = 8
 """Steps, and at the end: it costs more than the steps themselves, and what is wrong there stays wrong for a while."""
@@ -88,7 +88,7 @@ class SideBySide:
                 _judge_told(where, call, before, self._model.jobs, heard)
                 heard.clear()
             is_time = number % WHOLE_EVERY == 0 or number == len(tape)
-            state = [Call("get", (ids,)), *(Call(verb) for verb in WHOLE if is_time)]
+            state = [Call("get", (ids,)), *(WHOLE if is_time else ())]
             found = await asyncio.gather(*(_answer(self._store, each) for each in state))
             for each, answer in zip(state, found, strict=True):
                 _judge(f"{where}, and then `{each.verb}`", each, each.of(self._model), answer)

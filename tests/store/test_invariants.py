@@ -10,10 +10,21 @@ from typing import Any
 
 import pytest
 
+from jobwire_server.domain.activity import Tally
 from jobwire_server.domain.job import Attempt, AttemptOutcome, Job, JobState
 from jobwire_server.domain.queue import MAX_AGEING, Queue
 from jobwire_server.store.examination import KEPT, Examination
-from jobwire_server.store.invariants import Index, Invariant, Place, Sighting, judged, places_of, strays, unfit_settings
+from jobwire_server.store.invariants import (
+    Index,
+    Invariant,
+    Place,
+    Sighting,
+    judged,
+    places_of,
+    strays,
+    tally_faults,
+    unfit_settings,
+)
 from jobwire_server.store.redis import codec
 
 BLANK = codec.decode("", b'{"queue":"q","create_time":"1"}', b"", b"", None)
@@ -130,6 +141,7 @@ OF_THE_WHOLE = {
     Invariant.TOKEN_TWICE,
     Invariant.QUEUE_HALF,
     Invariant.QUEUE_SETTINGS,
+    Invariant.TALLY,
     Invariant.WORKER_HALF,
     Invariant.REMEMBERED,
     Invariant.PASSING,
@@ -187,6 +199,21 @@ def test_settings_that_cannot_be_are_named(settings: dict[str, Any]) -> None:
 def test_settings_at_their_bounds_can_be() -> None:
     assert not unfit_settings(Queue(name="q", ageing=0, retention=0, max_in_flight=1))
     assert not unfit_settings(Queue(name="q", ageing=MAX_AGEING))
+
+
+@pytest.mark.parametrize("fault", ["completed 1, there are 2", "created 5, at a mark 6", "failed -1, at a mark 0"])
+def test_a_tally_that_has_not_counted_what_is_there_is_named(fault: str) -> None:
+    event, counted, *_ = fault.replace(",", "").split()
+    tally = Tally(5, 5, 5, 5, 5, 5, 5)._replace(**{event: int(counted)})
+    marks = [Tally()] if event == "failed" else [Tally(), tally, Tally(created=6 if event == "created" else 1)]
+    there = {JobState.COMPLETED: 2 if event == "completed" else 5, JobState.QUEUED: 9}
+    assert fault in [*tally_faults(tally, there, marks)]
+
+
+def test_a_tally_that_has_counted_all_that_is_there_and_more_is_sound() -> None:
+    tally = Tally(9, 8, 5, 1, 2, 3, 4)
+    assert not [*tally_faults(tally, {JobState.COMPLETED: 5, JobState.FAILED: 1, JobState.QUEUED: 99}, [tally])]
+    assert not [*tally_faults(Tally(), {}, [])]
 
 
 def broken_after(*jobs: Job) -> list[str]:

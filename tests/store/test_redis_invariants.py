@@ -85,6 +85,8 @@ PLANTS: dict[Invariant, list[tuple[Plant, str]]] = {
         (_no_field("held", "token"), "held: ValueError"),
         (lambda c, t: c.set(f"{t}:detail:done", "{"), "done: JSONDecodeError"),
         (lambda c, t: c.hset(f"{t}:queue:default", "ageing", "x"), "queue default: ValueError"),
+        (lambda c, t: c.hset(f"{t}:queue:default", "created", "x"), "tally of default: ValueError"),
+        (lambda c, t: c.hset(f"{t}:marks:default", "60:2", "60000000 2 x"), "tally of default: "),
         (lambda c, t: c.hset(f"{t}:worker:w", "session", "x"), "worker w: ValueError"),
     ],
     Invariant.VERSION: [(_field("held", "revision", "7"), "held: version 2, revision 7")],
@@ -110,6 +112,15 @@ PLANTS: dict[Invariant, list[tuple[Plant, str]]] = {
     Invariant.QUEUE_SETTINGS: [
         (lambda c, t: c.hset(f"{t}:queue:default", "ageing", "-1"), "default: ageing -1"),
         (lambda c, t: c.hset(f"{t}:queue:default", "max_in_flight", "0"), "default: max_in_flight 0"),
+    ],
+    Invariant.TALLY: [
+        (lambda c, t: c.hdel(f"{t}:queue:default", "completed"), "default: completed 0, there are 1"),
+        (
+            lambda c, t: c.hset(f"{t}:marks:default", "60:1", "60000000 1 6 0 0 0 0 0 0"),
+            "default: created 5, at a mark 6",
+        ),
+        (lambda c, t: c.hset(f"{t}:queue:default", "retried", "-1"), "default: retried -1, at a mark 0"),
+        (lambda c, t: c.rename(f"{t}:marks:default", f"{t}:marks:x"), "x: marks of no queue"),
     ],
     Invariant.HOLDER: [(lambda c, t: (c.delete(f"{t}:worker:w"), c.srem(f"{t}:workers", "w")), "held: w")],
     Invariant.WORKER_HALF: [

@@ -107,6 +107,12 @@ PLANTS: dict[Invariant, list[tuple[str, str]]] = {
         ("UPDATE queue SET max_in_flight = 0", "default: max_in_flight 0"),
         ("UPDATE queue SET revision = -1", "default: revision -1"),
     ],
+    Invariant.TALLY: [
+        ("UPDATE queue SET completed = 0", "default: completed 0, there are 1"),
+        ("UPDATE mark SET created = 6", "default: created 5, at a mark 6"),
+        ("UPDATE queue SET retried = -1", "default: retried -1, at a mark 0"),
+        ("UPDATE mark SET queue = 'x'", "x: marks of no queue"),
+    ],
     Invariant.HOLDER: [("DELETE FROM worker", "held: w")],
     Invariant.CREDIT: [("UPDATE worker SET held = held - 1", "w: counted 1, there are 2")],
     Invariant.CREDIT_STRAY: [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
+from jobwire_server.domain.activity import Event
 from jobwire_server.domain.guard import Guard
 from jobwire_server.domain.job import Attempt, AttemptOutcome, JobError, JobState, Progress, RetryPolicy, Verb
 from jobwire_server.domain.noise import noise_bytes
@@ -46,6 +47,9 @@ def new_operation() -> bytes:
     return noise_bytes(8)
 
 
+_TAKING_BACK: Final = frozenset({Verb.REAP, Verb.RECOVER})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
     """One guarded change of one job. The store applies it whole or not at all, and stamps what only it knows.
@@ -78,6 +82,16 @@ class Move:
     def as_move(self) -> Move:
         """Itself: see `Completion`."""
         return self
+
+    @property
+    def cost(self) -> Event | None:
+        """What it took from the job's budgets, as it is counted; beside that the store counts where the job comes to
+        (`activity.ENDED_BY`)."""
+        if self.verb in _TAKING_BACK and "interruption_count" in self.changes:
+            return Event.INTERRUPTED
+        if self.verb is not Verb.REPLAY and "retry_count" in self.changes:
+            return Event.RETRIED
+        return None
 
 
 class Completion(NamedTuple):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+from jobwire_server.domain.activity import NOTHING, Lately, Tally
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import HOUR, MINUTE, Job, JobState, NewJob
@@ -235,6 +236,10 @@ class QueueRecord:
     """A state without jobs is missing."""
     head_queue_time: int | None
     """The `queue_time` of the job that is next to be claimed; None when nobody waits."""
+    tally: Tally = NOTHING
+    """Kept by the step that moves the jobs; as old as the queue, and gone with it."""
+    lately: Lately | None = None
+    """Where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +257,8 @@ class Queues:
     """Queues by name, ascending."""
 
     now: int
+    since: int
+    """When the store came into being."""
     queues: list[QueueRecord]
 
 
@@ -398,8 +405,11 @@ class Store(Protocol):
         """Changes settings of a queue, whose revision must be `revision` where one is given; with `create` a missing
         queue is made. Waiting claims are told when more may be claimed than before."""
 
-    async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
-        """The queues of these names that exist, or without names all behind the name `after`, up to `limit`."""
+    async def queues(
+        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+    ) -> Queues:
+        """The queues of these names that exist, or without names all behind the name `after`, up to `limit`; with what
+        happened `lately` in each, when asked."""
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
         """The workers of these ids that are known, or without ids all behind the id `after`, up to `limit`; each with

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Protocol
 
+from jobwire_server.domain.activity import Tally
 from jobwire_server.domain.job import Job, JobState
 from jobwire_server.domain.queue import Queue
-from jobwire_server.store.invariants import Invariant, Sighting, Unique, judged, strays, unfit_settings, uniques_of
+from jobwire_server.store.invariants import (
+    Invariant,
+    Sighting,
+    Unique,
+    judged,
+    strays,
+    tally_faults,
+    unfit_settings,
+    uniques_of,
+)
 
 KEPT: Final = 1_000
 """Findings of one invariant that are kept; the others are only counted."""
@@ -81,6 +91,11 @@ class Examination:
         self.queues += 1
         if unfit := unfit_settings(queue):
             self.find(Invariant.QUEUE_SETTINGS, f"{queue.name}: {unfit}")
+
+    def see_tally(self, queue: str, tally: Tally, there: Mapping[JobState, int], marks: Sequence[Tally]) -> None:
+        """Of a queue, or what is left of one, as of one moment; `there`: jobs by state."""
+        for fault in tally_faults(tally, there, marks):
+            self.find(Invariant.TALLY, f"{queue}: {fault}")
 
     def shared(self) -> Sharers | None:
         """Once all jobs were seen: to be shown all of them again, when something seems to be had by two; else None."""

@@ -6,11 +6,12 @@ Nothing here knows an engine. Each engine reads itself and shows what it finds, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from jobwire_server.domain.activity import ENDED_BY, Tally
 from jobwire_server.domain.job import ENDED, HISTORY_LENGTH, WAITING, Job, JobState
 from jobwire_server.domain.queue import MAX_AGEING, MAX_PRIORITY, MIN_PRIORITY, Queue
 
@@ -53,6 +54,7 @@ class Invariant(StrEnum):
     QUEUE_LAST = "a job entered its queue later than the queue remembers"
     QUEUE_HALF = "a queue is listed or kept, not both"
     QUEUE_SETTINGS = "a queue has settings that cannot be"
+    TALLY = "a queue has not counted what happened in it"
     HOLDER = "a worker that holds a lease is not listed"
     WORKER_HALF = "a worker is listed or kept, not both"
 
@@ -275,6 +277,16 @@ def unfit_settings(queue: Queue) -> str:
         "revision": queue.revision >= 0,
     }
     return ", ".join(f"{name} {getattr(queue, name)}" for name, does in fits.items() if not does)
+
+
+def tally_faults(tally: Tally, there: Mapping[JobState, int], marks: Iterable[Tally]) -> Iterator[str]:
+    """What a queue's tally must have counted: whatever has ended so and is still there, and all that its marks say."""
+    for state, event in ENDED_BY.items():
+        if (number := there.get(state, 0)) > getattr(tally, event):
+            yield f"{event} {getattr(tally, event)}, there are {number}"
+    for field, counted, marked in zip(Tally._fields, tally, map(max, zip(tally, *marks, strict=True)), strict=True):
+        if marked > counted or counted < 0:
+            yield f"{field} {counted}, at a mark {marked}"
 
 
 # --- what one job alone may have ----------------------------------------------------------------------------

@@ -261,7 +261,9 @@ class QueueStats(_message.Message):
     paused: _builtins.bool
     """As set by UpdateQueue. In the totals: all of them are."""
     completed_total: _builtins.int
-    """Jobs that ever ended COMPLETED; lasts over restarts and purges. A replayed job counts each time."""
+    """Jobs that ever ended COMPLETED; lasts over restarts and purges, and as long as the queue does: a forgotten one (see
+    Queue) takes it along. A replayed job counts each time.
+    """
     failed_total: _builtins.int
     """Jobs that ever ended FAILED, in the same way."""
     worker_count: _builtins.int
@@ -300,7 +302,7 @@ Global___QueueStats: _TypeAlias = QueueStats  # noqa: Y015
 
 @_typing.final
 class Activity(_message.Message):
-    """Events in a window that ends now. Divide by `window` for a rate; windows move in steps of some seconds."""
+    """Events in a window that ends now. Divide by `window` for a rate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -321,12 +323,14 @@ class Activity(_message.Message):
     failed_count: _builtins.int
     """Jobs that ended FAILED; failures that lead to a retry are in `retried_count`."""
     retried_count: _builtins.int
-    """Attempts that failed or timed out and will be tried again."""
+    """Attempts that cost a retry and will be tried again: they failed, timed out, or were released too often."""
     interrupted_count: _builtins.int
-    """Leases that ended without a word."""
+    """Acknowledged leases that ended without a word, whatever became of the job."""
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
-        """Its length; shorter than asked for while the store is younger."""
+        """Its length. A window begins with a step of time (10 s for the shortest, a minute for the others), so that it is up to
+        a step shorter than its name; and no window reaches back before the store.
+        """
 
     @_builtins.property
     def average_run_time(self) -> _duration_pb2.Duration:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+from jobwire_server.domain.activity import Event
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import ENDED, AttemptOutcome, JobState, NewJob, Verb
 from jobwire_server.domain.move import AnyMove, Completion, Deletion, Move
@@ -129,7 +130,14 @@ def _move_all(moves: Sequence[Move]) -> Call[list[Moved]]:
         kept = tuple(item for item in each.changes.items() if item[0] not in _BESIDE)
         guard = each.guard
         shape = _shape(
-            each.verb, each.to, each.outcome, guard.unacknowledged, guard.overdue, "result" in each.changes, kept
+            each.verb,
+            each.to,
+            each.outcome,
+            each.cost,
+            guard.unacknowledged,
+            guard.overdue,
+            "result" in each.changes,
+            kept,
         )
         arguments.append([shapes.setdefault(shape, len(shapes) + 1), *_move(each, large)])
 
@@ -196,6 +204,7 @@ def _shape(
     verb: Verb,
     to: JobState,
     outcome: AttemptOutcome | None,
+    cost: Event | None,
     unacknowledged: bool,
     overdue: bool,
     writes_result: bool,
@@ -206,6 +215,7 @@ def _shape(
             "verb": verb,
             "to": to,
             "outcome": outcome or False,
+            "cost": cost or False,
             "unacknowledged": unacknowledged,
             "overdue": overdue,
             "writes_result": writes_result,

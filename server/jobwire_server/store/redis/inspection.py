@@ -18,6 +18,7 @@ from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
+from jobwire_server.domain.activity import ENDED_BY, Tally
 from jobwire_server.domain.job import DAY, HOUR, JobState
 from jobwire_server.domain.queue import Queue
 from jobwire_server.domain.worker import Directive
@@ -70,6 +71,7 @@ KINDS: Final = {
     "REQUEST": _Kind("string", "[0-9a-f]+", DAY),
     "QUEUES": _Kind("set"),
     "QUEUE": _Kind("hash", _NAME),
+    "MARKS": _Kind("hash", _NAME),
     "WORKERS": _Kind("set"),
     "WORKER": _Kind("hash", _NAME),
     "CALL": _Kind("string", "[0-9a-f]+", RESENT_WITHIN),
@@ -136,8 +138,8 @@ class _Reading:
         self._meta = own.meta
         self._tag = own.tag
         self._examination = examination
-        self._names: dict[str, set[bytes]] = {"QUEUE": set(), "WORKER": set()}
-        """Of the queues and workers that are kept."""
+        self._names: dict[str, set[bytes]] = {"QUEUE": set(), "WORKER": set(), "MARKS": set()}
+        """Of the queues and workers that are kept, and of the queues that have marks."""
         parts = (f"(?P<{name}>{keys._NAMES[name]}{kind.rest})" for name, kind in KINDS.items())
         self._pattern = re.compile(f"{re.escape(self._tag)}(?:{'|'.join(parts)})".encode())
 
@@ -151,6 +153,7 @@ class _Reading:
                 names.update(found.get(name, ()))
             self._examination.progress(self._examination.jobs)
         self._see_registry("QUEUE", "QUEUES", Invariant.QUEUE_HALF, self._see_queue)
+        self._see_tallies()
         self._see_registry("WORKER", "WORKERS", Invariant.WORKER_HALF, self._see_worker)
         if sharers := self._examination.shared():
             for found in self._bites():
@@ -271,6 +274,33 @@ class _Reading:
         int(values.get(b"last_queue_time") or 0)  # compared with each job's; whether it is a number shows here
         numbers = {setting: int(value) for setting in _QUEUE_NUMBERS if (value := values.get(setting.encode()))}
         self._examination.see_queue(Queue(name=name, paused=values.get(b"paused") == b"1", **numbers))
+
+    def _see_tallies(self) -> None:
+        for bite in bites(sorted(self._names["QUEUE"] | self._names["MARKS"]), _BITE):
+            pipeline = self._client.pipeline(transaction=True)
+            for each in bite:
+                pipeline.hmget(self._key("QUEUE") + each, ["create_time", *Tally._fields])
+                for state in ENDED_BY:
+                    pipeline.zcard(self._key("INDEX") + each + f":{state}".encode())
+                pipeline.hvals(self._key("MARKS") + each)
+            found = iter(_answers(pipeline))
+            for each in bite:
+                create_time, *counted = next(found) or [None] * (1 + len(Tally._fields))
+                there = {state: next(found) or 0 for state in ENDED_BY}
+                self._see_tally(text(each), create_time is not None, counted, there, next(found) or [])
+
+    def _see_tally(
+        self, queue: str, is_there: bool, counted: list[bytes], there: dict[JobState, int], marks: list[bytes]
+    ) -> None:
+        try:
+            tally = Tally(*(int(number or 0) for number in counted))
+            marked = [Tally(*map(int, mark.split()[2:])) for mark in marks]
+        except (TypeError, ValueError) as error:
+            self._examination.find(Invariant.UNREADABLE, f"tally of {queue}: {error!r}")
+            return
+        if marked and not is_there:
+            self._examination.find(Invariant.TALLY, f"{queue}: marks of no queue")
+        self._examination.see_tally(queue, tally, there, marked)
 
     def _see_worker(self, name: str, values: dict[bytes, bytes]) -> None:
         for number in _WORKER_NUMBERS:

@@ -22,7 +22,9 @@ _NAMES: Final = {
     "USER": ":u:",  # <SHA-1 of the user id>: sorted set of the user's jobs by create time
     "REQUEST": ":request:",  # <hash>: string, "<forgotten at> <job id> <digest>", for a day
     "QUEUES": ":queues",  # set of queue names
-    "QUEUE": ":queue:",  # <name>: hash, settings by their names in domain.queue.Queue, and last_queue_time
+    "QUEUE": ":queue:",  # <name>: hash, settings by their names in domain.queue.Queue, last_queue_time; tally by the
+    # names in domain.activity.Tally, and tallied_at: when that last changed, or earlier in the same step of time
+    "MARKS": ":marks:",  # <queue>: hash, "<seconds of a step>:<slot>" → "<step> <its number> <the tally before it>"
     "WORKERS": ":workers",  # set of worker ids
     "WORKER": ":worker:",  # <id>: hash, session, signs of life, returned deliveries, directive, what it says of itself
     "CALL": ":call:",  # <call id>: string, what a call has done, for as long as it may be sent again

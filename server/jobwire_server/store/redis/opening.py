@@ -29,12 +29,14 @@ class Engine:
     """With its version."""
     durability: str
     """What an OK means; see StoreInfo."""
+    since: int
+    """When the store in it came into being."""
 
 
 async def look_at(link: Link, name: str, schema_version: int) -> Engine:
     """Makes the store when there is none. Raises CannotOpen, with that name, for what will not do."""
     call: Call[list[str]] = Call(script("open"), to_json([str(schema_version), str(keys.PARTITIONS)]), Answer.content)
-    schema, partitions = call.read(await link.run(call, new_call_id()))
+    schema, partitions, create_time = call.read(await link.run(call, new_call_id()))
     if (schema, partitions) != (str(schema_version), str(keys.PARTITIONS)):
         raise CannotOpen(
             f"{name} has schema {schema} in {partitions} partition(s), and this server knows "
@@ -51,7 +53,7 @@ async def look_at(link: Link, name: str, schema_version: int) -> Engine:
             f"{name} evicts keys when its memory is full (maxmemory-policy {policy}), which would "
             "lose jobs: set maxmemory-policy to noeviction"
         )
-    return Engine(engine, await _durability(link, info))
+    return Engine(engine, await _durability(link, info), int(create_time or 0))
 
 
 def _engine(info: dict[str, Any]) -> str:

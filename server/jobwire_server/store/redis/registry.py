@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from jobwire_server.domain import activity
+from jobwire_server.domain.activity import RINGS, Ring, Tally
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.queue import DEFAULT_AGEING, Queue, QueueChanges
@@ -33,17 +35,17 @@ def put_queue(name: str, changes: QueueChanges, *, revision: int | None, create:
 
     def read(answer: Answer) -> QueuePut:
         outcome, record = answer.content()
-        return QueuePut(Outcome(outcome), answer.now, _queue_record(record) if record else None)
+        return QueuePut(Outcome(outcome), answer.now, _queue_record(record, answer.now) if record else None)
 
     return Call(script("put_queue"), to_json(arguments), read)
 
 
-def queues(names: Sequence[str]) -> Call[tuple[int, list[QueueRecord]]]:
+def queues(names: Sequence[str], *, lately: bool) -> Call[tuple[int, list[QueueRecord]]]:
     """Those of these names that exist, in the order of the names, and when."""
     return Call(
         script("queues"),
-        to_json(names),
-        lambda answer: (answer.now, [_queue_record(each) for each in answer.content()]),
+        to_json([list(names), lately]),
+        lambda answer: (answer.now, [_queue_record(each, answer.now) for each in answer.content()]),
     )
 
 
@@ -60,8 +62,8 @@ _SETTINGS: Final = {
 }
 
 
-def _queue_record(record: Sequence[Any]) -> QueueRecord:
-    name, settings, counts, head = record
+def _queue_record(record: Sequence[Any], now: int) -> QueueRecord:
+    name, settings, counts, head, counted, marks = record
     paused, ageing, retention, max_in_flight, create_time, update_time, revision = settings
     created = int(create_time or 0)
     queue = Queue(
@@ -75,7 +77,19 @@ def _queue_record(record: Sequence[Any]) -> QueueRecord:
         revision=int(revision or 0),
     )
     by_state = {state: number for state, number in zip(JobState, counts, strict=True) if number}
-    return QueueRecord(queue, by_state, int(head) if head else None)
+    tally = Tally(*(int(number or 0) for number in counted))
+    so_far = None
+    if marks is not False:
+        so_far = activity.lately(now=now, tally=tally, marks=dict(_mark(each) for each in marks if each))
+    return QueueRecord(queue, by_state, int(head) if head else None, tally, so_far)
+
+
+def _mark(stored: str) -> tuple[tuple[Ring, int], Tally]:
+    step, number, *counted = map(int, stored.split())
+    return (_RINGS[step], number), Tally(*counted)
+
+
+_RINGS: Final = {ring.step: ring for ring in RINGS}
 
 
 # --- workers ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
 
+from jobwire_server.domain.activity import LONG, SHORT, WINDOWS, Tally
 from jobwire_server.domain.job import (
     DAY,
     DEFAULT_PRIORITY,
@@ -55,9 +56,15 @@ _NUMBERS: Final = {
     "FORGOTTEN_AT_ONCE": 100,  # queues, and workers, that one purge looks at
     "SCAN": SCAN,
     "FOUND_BYTES": FOUND_BYTES,
+    "SHORT_STEP": SHORT.step,
+    "SHORT_SLOTS": SHORT.slots,
+    "LONG_STEP": LONG.step,
+    "LONG_SLOTS": LONG.slots,
+    "LONGEST_WINDOW": max(length for length, _ in WINDOWS),
 }
 
 _STATES: Final = ", ".join(f"'{state}'" for state in JobState)
+_TALLY: Final = ", ".join(f"'{field}'" for field in Tally._fields)
 _RETENTION: Final = ", ".join(f"{state} = '{period}'" for state, period in DEFAULT_RETENTION.items())
 
 _OURS: Final = (
@@ -65,6 +72,7 @@ _OURS: Final = (
     + f"local STATES = {{ {_STATES} }} -- in the order of listings\n"
     + f"local DEFAULT_RETENTION = {{ {_RETENTION} }}\n"
     + f"local DEFAULT_QUEUE = '{DEFAULT_QUEUE}'\n"
+    + f"local function tally_fields()\n    return {_TALLY}\nend\n"
 )
 
 _INCLUDE: Final = re.compile(r"^--!include (.+)$", re.MULTILINE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
@@ -44,7 +45,7 @@ from jobwire_server.store.redis.link import Link, new_call_id
 from jobwire_server.store.redis.scripts import Call, Unreadable
 from jobwire_server.store.redis.telling import Telling
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Stands in `:meta`; raise it with every change of a key, or of a shape in codec.py."""
 
 BATCH: Final = 500
@@ -74,7 +75,7 @@ class RedisStore:
         self._bell: Bell | None = None
         self._telling: Telling | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._engine = opening.Engine("", "")
+        self._engine = opening.Engine("", "", 0)
         self._server: Final = os.urandom(8).hex()
         """Tells this server from others on the same engine."""
         self.failed: Final = asyncio.Event()
@@ -198,12 +199,15 @@ class RedisStore:
     ) -> QueuePut:
         return await self._run(registry.put_queue(name, changes, revision=revision, create=create))
 
-    async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
+    async def queues(
+        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+    ) -> Queues:
         if names:
             wanted, limit = sorted(set(names)), len(names)
         else:
             wanted = [name for name in await self._run(registry.listed("queues")) if name > after]
-        return Queues(*await self._records(registry.queues, wanted, limit))
+        now, records = await self._records(partial(registry.queues, lately=lately), wanted, limit)
+        return Queues(now, self._engine.since, records)
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
         if ids:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from jobwire_server.domain.activity import Event
 from jobwire_server.domain.job import Job, JobState
 from jobwire_server.domain.worker import Directive
 from jobwire_server.store.base import (
@@ -64,6 +65,7 @@ def claim(transaction: Transaction, queue: str, requests: Sequence[ClaimRequest]
     head, expired = _head(transaction, queue, wanted) if wanted else ([], 0)
     bulk.given(transaction.connection, _LEASE, [*_leases(head, grants, transaction.now)], transaction.now)
     transaction.counted(queue, JobState.QUEUED, JobState.IN_PROGRESS, len(head))
+    transaction.happened(queue, Event.CLAIMED, len(head))
     transaction.tell_changed(job.id for grant in grants for job in grant.jobs)
     for grant in grants:
         if grant.outcome is ClaimOutcome.OK and len(grant.jobs) < grant.limit:

@@ -27,7 +27,7 @@ UPDATE job SET
     result = given.result
 FROM given
 WHERE job.id = given.id AND job.state = 'in_progress' AND job.token = given.token AND {_RETENTION} > 0
-RETURNING job.id, queue, CAST(worker_id AS BLOB), iif(attempt = 1, NULL, number)
+RETURNING job.id, queue, CAST(worker_id AS BLOB), iif(attempt = 1, NULL, number), max(0, coalesce(?1 - claim_time, 0))
 """
 
 _COMPLETE_AND_TELL: Final = (
@@ -36,6 +36,8 @@ _COMPLETE_AND_TELL: Final = (
 """The same, and where each job stands: what nobody asks for is not worth reading, seven columns of a row."""
 
 _ID, _QUEUE, _WORKER, _RETRIED = map(itemgetter, range(4))
+_RUN: Final = itemgetter(1, 4)
+"""Queue, and how long the attempt ran."""
 
 _DONE: Final = Moved(Outcome.OK)
 
@@ -47,8 +49,12 @@ def complete(transaction: Transaction, completions: Sequence[Completion], *, bri
     done = bulk.given(transaction.connection, statement, completions, now, DEFAULT_RETENTION[JobState.COMPLETED])
     transaction.tell_changed(map(_ID, done))
     rows.clear_errors(transaction, [number for number in map(_RETRIED, done) if number is not None])
+    run_times: Counter[str] = Counter()
+    for queue, run_time in map(_RUN, done):
+        run_times[queue] += run_time
     for queue, jobs in Counter(map(_QUEUE, done)).items():
         transaction.counted(queue, JobState.IN_PROGRESS, JobState.COMPLETED, jobs)
+        transaction.ran(queue, run_times[queue])
     for raw, leases in Counter(map(_WORKER, done)).items():
         worker_id = raw.decode(errors="replace")  # as a damaged record is set aside
         transaction.freed(worker_id, leases)
@@ -57,7 +63,7 @@ def complete(transaction: Transaction, completions: Sequence[Completion], *, bri
 
 
 def _told(done: Sequence[Sequence[Any]], now: int) -> Iterator[tuple[str, Moved]]:
-    for job_id, queue, _, _, score, version, revision, attempt, retry_count, create_time, queue_time in done:
+    for job_id, queue, _, _, _, score, version, revision, attempt, retry_count, create_time, queue_time in done:
         standing = Standing(
             job_id,
             queue,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from jobwire_server.domain.activity import Event
 from jobwire_server.domain.job import DAY, JobState, NewJob
 from jobwire_server.domain.queue import next_queue_time, rank
 from jobwire_server.store.base import Created, CreateOutcome, Standing
@@ -165,6 +166,7 @@ class _Entering:
             line.queue.changed = line.queue.changed or line.queued > 0
             transaction.counted(name, None, JobState.QUEUED, line.queued)
             transaction.counted(name, None, JobState.SCHEDULED, line.scheduled)
+            transaction.happened(name, Event.CREATED, line.queued + line.scheduled)
         transaction.tell_changed(row[_ID] for row in self._rows)
         self._rows, self._submissions, self._lines = [], [], {}
 

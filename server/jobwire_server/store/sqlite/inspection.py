@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, cast
 
 import apsw
 
-from jobwire_server.domain.job import HOUR, Job
+from jobwire_server.domain.activity import Tally
+from jobwire_server.domain.job import HOUR, Job, JobState
 from jobwire_server.domain.queue import Queue
 from jobwire_server.store.base import CannotOpen
 from jobwire_server.store.examination import Examination, Progress
@@ -41,6 +43,10 @@ _QUEUES: Final = (
     "SELECT CAST(name AS BLOB), last_queue_time, paused, ageing, retention, max_in_flight, create_time, update_time,"
     " revision FROM queue"
 )
+
+_TALLIES: Final = f"SELECT CAST(name AS BLOB), {', '.join(Tally._fields)} FROM queue"
+_MARKS: Final = f"SELECT CAST(queue AS BLOB), {', '.join(Tally._fields)} FROM mark"
+_ENDED: Final = "SELECT CAST(queue AS BLOB), state, n FROM queue_count"
 
 _ORPHANS: Final = """
 SELECT number FROM {table} AS beside WHERE NOT EXISTS (SELECT 1 FROM job WHERE job.number = beside.number)
@@ -180,12 +186,27 @@ def _examine_beside(connection: apsw.Connection, examination: Examination, *, no
             examination.find(Invariant.ORPHAN, f"number {number}: {table}")
     for key, counted, are_there in connection.execute(_COUNTERS):
         examination.find(Invariant.COUNTER, f"{_text(key)}: counted {counted}, there are {are_there}")
+    _examine_tallies(connection, examination)
     for id, held, leases in connection.execute(_CREDIT):
         broken = Invariant.CREDIT if held < leases else Invariant.CREDIT_STRAY
         examination.find(broken, f"{_text(id)}: counted {held}, there are {leases}")
     for key, job_id, expire_time in connection.execute(_REMEMBERED, (now + REMEMBERED + _CLOCKS,)):
         what = f"request {key} of {_text(job_id)}: until {expire_time}, later than a day from now"
         examination.find(Invariant.REMEMBERED, what)
+
+
+def _examine_tallies(connection: apsw.Connection, examination: Examination) -> None:
+    tallies = {_text(name): Tally(*counted) for name, *counted in connection.execute(_TALLIES)}
+    marks: defaultdict[str, list[Tally]] = defaultdict(list)
+    for name, *counted in connection.execute(_MARKS):
+        marks[_text(name)].append(Tally(*counted))
+    there: defaultdict[str, dict[JobState, int]] = defaultdict(dict)
+    for name, state, number in connection.execute(_ENDED):
+        there[_text(name)][JobState(state)] = number
+    for queue in sorted({*tallies, *marks}):
+        if queue not in tallies:
+            examination.find(Invariant.TALLY, f"{queue}: marks of no queue")
+        examination.see_tally(queue, tallies.get(queue, Tally()), there[queue], marks[queue])
 
 
 def _jobs(connection: apsw.Connection, examination: Examination) -> Iterator[Job]:

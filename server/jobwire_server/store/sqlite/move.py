@@ -56,6 +56,10 @@ def _move(
         return Moved(Outcome.OK, Standing.of(job))  # applied before
     changes = _changes(transaction, job, move)
     transaction.counted(job.queue, job.state, move.to)
+    if (cost := move.cost) is not None:
+        transaction.happened(job.queue, cost)
+    if move.to is JobState.COMPLETED and job.state is JobState.IN_PROGRESS and job.claim_time is not None:
+        transaction.ran(job.queue, max(0, now - job.claim_time))
     if job.state is JobState.IN_PROGRESS:
         _tell(transaction, job, move)
     if move.to.is_ended and not job.state.is_ended and changes["score"] <= changes["finish_time"]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from jobwire_server.domain import activity
+from jobwire_server.domain.activity import LONG, RINGS, SHORT, WINDOWS, Lately, Tally
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.queue import QueueChanges
@@ -14,6 +16,12 @@ from jobwire_server.store.sqlite.transaction import Transaction
 
 _NAMES: Final = "SELECT name FROM queue WHERE name > ? ORDER BY name LIMIT ?"
 _COUNTS: Final = "SELECT state, n FROM queue_count WHERE queue = ? AND n != 0"
+
+_SINCE: Final = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'create_time'"
+_MARKS: Final = f"""
+SELECT step, number, {", ".join(Tally._fields)} FROM mark
+WHERE queue = ?1 AND (step = ?2 AND number * ?2 >= ?3 OR step = ?4 AND number * ?4 >= ?5)
+"""
 
 # Job.is_expired, as SQL; NULL where it has no expire_time.
 _HEAD: Final = """
@@ -39,18 +47,34 @@ def put(transaction: Transaction, name: str, changes: QueueChanges, *, revision:
     return QueuePut(Outcome.OK, transaction.now, _record(transaction, name))
 
 
-def queues(transaction: Transaction, names: Sequence[str], after: str, limit: int) -> Queues:
+def queues(transaction: Transaction, names: Sequence[str], after: str, limit: int, *, lately: bool) -> Queues:
     transaction.flush()
     if names:
         found = [name for name in sorted(set(names)) if transaction.queue(name).exists]
     else:
         found = [name for (name,) in transaction.execute(_NAMES, (after, limit))]
-    return Queues(transaction.now, [_record(transaction, name) for name in found])
+    return Queues(
+        transaction.now, transaction.execute(_SINCE).get, [_record(transaction, name, lately=lately) for name in found]
+    )
 
 
-def _record(transaction: Transaction, name: str) -> QueueRecord:
+def _record(transaction: Transaction, name: str, *, lately: bool = False) -> QueueRecord:
     transaction.flush()  # so that the counters hold what this call and those before it have done
     counts = {JobState(state): n for state, n in transaction.execute(_COUNTS, (name,))}
     head = transaction.execute(_HEAD, (transaction.now, name, LOOK_PAST + 1))
     head_queue_time = next((queue_time for queue_time, is_expired in head if not is_expired), None)
-    return QueueRecord(transaction.queue(name).settings, counts, head_queue_time)
+    row = transaction.queue(name)
+    so_far = _lately(transaction, name, row.tally) if lately else None
+    return QueueRecord(row.settings, counts, head_queue_time, row.tally, so_far)
+
+
+def _lately(transaction: Transaction, name: str, tally: Tally) -> Lately:
+    now = transaction.now
+    found = transaction.execute(_MARKS, (name, SHORT.step, now - _LONGEST[SHORT], LONG.step, now - _LONGEST[LONG]))
+    return activity.lately(
+        now=now, tally=tally, marks={(_RINGS[step], number): Tally(*rest) for step, number, *rest in found}
+    )
+
+
+_RINGS: Final = {ring.step: ring for ring in RINGS}
+_LONGEST: Final = {ring: max(length for length, told_by in WINDOWS if told_by is ring) for ring in RINGS}

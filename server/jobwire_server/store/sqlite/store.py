@@ -254,8 +254,12 @@ class SqliteStore:
             lambda transaction: queues.put(transaction, name, changes, revision=revision, create=create)
         )
 
-    async def queues(self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000) -> Queues:
-        return await self._read(lambda transaction: queues.queues(transaction, names, after, limit), weight=limit)
+    async def queues(
+        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+    ) -> Queues:
+        return await self._read(
+            lambda transaction: queues.queues(transaction, names, after, limit, lately=lately), weight=limit
+        )
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
         return await self._read(lambda transaction: workers.workers(transaction, ids, after, limit, jobs), weight=limit)

@@ -83,6 +83,7 @@ DELETE FROM queue WHERE name IN (
 ) RETURNING name
 """
 _FORGET_COUNTS: Final = "DELETE FROM queue_count WHERE queue = ?"
+_FORGET_MARKS: Final = "DELETE FROM mark WHERE queue = ?"
 
 _FORGET_WORKERS: Final = """
 DELETE FROM worker WHERE id IN (
@@ -157,4 +158,5 @@ def _forget(transaction: Transaction) -> None:
     forgotten = transaction.execute(_FORGET_QUEUES, (transaction.now - FORGOTTEN_AFTER, _FORGOTTEN)).fetchall()
     if forgotten:
         transaction.executemany(_FORGET_COUNTS, forgotten)
+        transaction.executemany(_FORGET_MARKS, forgotten)
     transaction.execute(_FORGET_WORKERS, (transaction.now - WORKER_FORGOTTEN_AFTER, _FORGOTTEN))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import apsw
 
+from jobwire_server.domain.activity import ENDED_BY, NOTHING, RINGS, Event, Tally
 from jobwire_server.domain.job import Job, JobState
 from jobwire_server.domain.queue import Queue, next_queue_time, rank
 from jobwire_server.domain.worker import Directive, WorkerInfo
@@ -29,12 +30,17 @@ _ADD_COUNT: Final = (
 )
 
 _QUEUE_COLUMNS: Final = (
-    "paused, ageing, retention, max_in_flight, create_time, update_time, revision, last_queue_time, name"
+    "paused, ageing, retention, max_in_flight, create_time, update_time, revision, last_queue_time, name, tallied_at, "
+    + ", ".join(Tally._fields)
 )
 
 _QUEUE: Final = f"SELECT {_QUEUE_COLUMNS} FROM queue WHERE name = ?"
 
-_WRITE_QUEUE: Final = f"INSERT OR REPLACE INTO queue ({_QUEUE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_WRITE_QUEUE: Final = (
+    f"INSERT OR REPLACE INTO queue ({_QUEUE_COLUMNS}) VALUES ({','.join('?' * (10 + len(Tally._fields)))})"
+)
+
+_WRITE_MARK: Final = f"INSERT OR REPLACE INTO mark VALUES ({','.join('?' * (4 + len(Tally._fields)))})"
 
 _WORKER: Final = """
 SELECT session, register_time, last_beat, directive, returns, returned_at, returned_claim, silent, held
@@ -74,6 +80,11 @@ class QueueRow:
     last_queue_time: int = 0
     exists: bool = False
     changed: bool = False
+    tallied_at: int = 0
+    tally: Tally = NOTHING
+    """As it was read."""
+    events: Counter[str] = field(default_factory=Counter)
+    """What has been added to it since, by the names of its fields."""
 
 
 @dataclass(slots=True)
@@ -167,6 +178,8 @@ class Transaction:
             self._added[queue, left] -= number
         if entered is not None:
             self._added[queue, entered] += number
+            if entered in ENDED_BY:
+                self.happened(queue, ENDED_BY[entered], number)
         if entered is JobState.QUEUED:
             self._queued[queue] += number
         elif left is JobState.IN_PROGRESS and self.queue(queue).settings.max_in_flight is not None:
@@ -182,6 +195,17 @@ class Transaction:
         if settings.max_in_flight is None:
             return waiting
         return max(0, min(waiting, settings.max_in_flight - self.count(queue, JobState.IN_PROGRESS)))
+
+    def happened(self, queue: str, event: Event, number: int = 1) -> None:
+        """That many of its jobs met with it."""
+        if number:
+            row = self.add_queue(queue)
+            row.events[event] += number
+            row.changed = True
+
+    def ran(self, queue: str, run_time: int) -> None:
+        """Attempts that completed took so long, all together."""
+        self.queue(queue).events["run_time"] += run_time
 
     def add_queue(self, name: str) -> QueueRow:
         """A queue exists from its first job or first setting on."""
@@ -328,16 +352,27 @@ class Transaction:
             self.executemany(_ADD_COUNT, counts)
         for queue_row in self._queues.values():
             if queue_row.changed:
-                self.execute(_WRITE_QUEUE, _queue_columns(queue_row))
+                self._write_queue(queue_row)
         for worker in self._workers.values():
             if worker.changed:
                 self.execute(_WRITE_WORKER, _worker_columns(worker))
         for read in (self._added, self._counts, self._queues, self._workers):
             read.clear()
 
+    def _write_queue(self, row: QueueRow) -> None:
+        if row.events:
+            for ring in RINGS:
+                number, slot = ring.at(self.now)
+                if number != row.tallied_at // ring.step:
+                    self.execute(_WRITE_MARK, (row.settings.name, ring.step, slot, number, *row.tally))
+            row.tallied_at = self.now
+            row.tally = row.tally.plus(Tally(**row.events))
+        self.execute(_WRITE_QUEUE, _queue_columns(row))
+
 
 def _queue_row(found: Any) -> QueueRow:
-    paused, ageing, retention, max_in_flight, create_time, update_time, revision, last_queue_time, name = found
+    paused, ageing, retention, max_in_flight, create_time, update_time, revision, *others = found
+    last_queue_time, name, tallied_at, *tally = others
     settings = Queue(
         name=name,
         paused=bool(paused),
@@ -348,7 +383,7 @@ def _queue_row(found: Any) -> QueueRow:
         update_time=update_time,
         revision=revision,
     )
-    return QueueRow(settings, last_queue_time, exists=True)
+    return QueueRow(settings, last_queue_time, exists=True, tallied_at=tallied_at, tally=Tally._make(tally))
 
 
 def _queue_columns(row: QueueRow) -> tuple[str | int | None, ...]:
@@ -363,6 +398,8 @@ def _queue_columns(row: QueueRow) -> tuple[str | int | None, ...]:
         settings.revision,
         row.last_queue_time,
         settings.name,
+        row.tallied_at,
+        *row.tally,
     )
 
 

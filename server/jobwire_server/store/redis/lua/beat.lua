@@ -3,7 +3,7 @@
 -- Guard: no higher session is stored; a session of 0 is never lower.
 -- Returns: JSON, what an operator wants of it; null when the session is lower: then nothing was written.
 -- Keeps: what a worker leaves unsaid stays as it said it before.
---!include call rows changes fields names indices watched places outage hints queues workers flush
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush
 local id, session, said = ARGS[1], ARGS[2], ARGS[3]
 local account = worker(id)
 if session ~= '0' and is_lower(session, account.session) then

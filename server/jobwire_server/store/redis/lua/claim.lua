@@ -4,7 +4,7 @@
 -- Returns: JSON {claimed: list of [outcome, held, jobs], remaining}.
 -- Keeps: no worker holds more than its max_in_flight; expired jobs are looked past, a few; sent again, the call answers
 --   what its tokens took and takes nothing more.
---!include call rows changes fields names indices watched places outage hints queues workers flush plain leasing leases claiming
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush plain leasing leases claiming
 local name, requests = ARGS[1], ARGS[2]
 local settings = queue(name)
 local waiting = redis.call('ZCARD', index(name, 'queued'))
@@ -60,6 +60,9 @@ else
     for i, each in ipairs(grants) do
         hand_out(head, each, requests[i])
     end
+end
+if taken > 0 then
+    happened(name, 'claimed', taken)
 end
 local change, told = flush(taken > 0)
 encode_leased()

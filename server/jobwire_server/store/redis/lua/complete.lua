@@ -4,7 +4,7 @@
 -- Returns: JSON list of [outcome, standing or null], 1 for ok in a brief answer, or [outcome, null, job or false] where
 --   the token guards nothing.
 -- Keeps: as move.lua.
---!include call rows changes fields names indices watched places outage hints queues workers flush completing
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush completing
 local brief, completions = ARGS[1], ARGS[2]
 local done = done_before()
 local answers, outcomes, ids, has_completed, removes = {}, {}, {}, false, false

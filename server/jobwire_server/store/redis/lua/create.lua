@@ -4,7 +4,7 @@
 -- Returns: JSON list of [position, score, queue_time or null] for a new job (SCHEDULED without queue_time), in a brief
 --   answer 1; [outcome, id, position, job or false] for one that existed, [outcome, id] otherwise.
 -- Keeps: a full store refuses the call whole; sent again, it answers as it did.
---!include call rows changes fields names indices watched places outage hints queues workers flush plain existing creating
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush plain existing creating
 local shapes, new_jobs, brief = ARGS[1], ARGS[2], ARGS[3]
 local done = done_before() or {}
 local answers, existing, positions, created, requests, keys, has_created = {}, {}, {}, {}, {}, {}, false
@@ -63,7 +63,7 @@ for i, new in ipairs(new_jobs) do
     created[i] = 0
     answers[i] = judged(i, new, take(new[3]))
 end
-tell_queued()
+tell_created()
 local change, told = flush(has_created)
 for key, value in pairs(requests) do
     redis.call('SET', TAG .. REQUEST .. key, value, 'PX', REMEMBERED / 1000)

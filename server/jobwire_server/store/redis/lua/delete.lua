@@ -3,7 +3,7 @@
 -- Guard: the version, and the create_time of the life in which it was read.
 -- Returns: JSON list of outcomes.
 -- Keeps: a lease that it ends frees its credit, and its worker is told; sent again, it answers as it did.
---!include call rows changes fields names indices watched places outage hints queues workers flush holder
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush holder
 local done, outcomes, has_removed = done_before(), {}, false
 
 local function delete(id, version, create_time)

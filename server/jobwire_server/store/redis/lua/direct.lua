@@ -3,7 +3,7 @@
 -- Guard: the worker is known.
 -- Returns: JSON false when it is not: then nothing was written; else true.
 -- Keeps: the same again rings no bell.
---!include call rows changes fields names indices watched places outage hints queues workers flush
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush
 local id, directive = ARGS[1], ARGS[2]
 local account = worker(id)
 if account.is_new then

@@ -3,7 +3,7 @@
 -- Guard: domain.guard.judge: operation, token, version, create_time, unacknowledged, overdue, as far as the Move sets them.
 -- Returns: JSON list of [outcome, standing or null], or [outcome, null, job or false] when it was refused.
 -- Keeps: a repeated operation writes nothing; a job stands in one state index; whatever ends a lease frees its credit.
---!include call rows changes fields names indices watched places outage hints queues workers flush holder moving
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush holder moving
 local done = done_before()
 local answers, outcomes, seen, ids, matters = {}, {}, {}, {}, false
 

@@ -3,7 +3,7 @@
 -- Guard: due now, and no other server that has just done it.
 -- Returns: JSON number of jobs moved.
 -- Keeps: each queue is entered in the order of the due times.
---!include call rows changes fields names indices watched places outage hints queues workers flush turns
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush turns
 local limit, server, promoted = ARGS[1], ARGS[2], 0
 
 local function promote(row)

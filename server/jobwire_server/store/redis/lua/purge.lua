@@ -4,7 +4,7 @@
 -- Returns: JSON number of jobs removed.
 -- Keeps: notes that somebody sweeps; of very many queues and workers it looks at some, chosen at random.
 --   Request ids are forgotten by the engine's own expiry.
---!include call rows changes fields names indices watched places outage hints queues workers flush turns forgetting
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush turns forgetting
 local limit, server, purged = ARGS[1], ARGS[2], 0
 
 local function purge(name, state)

@@ -4,7 +4,7 @@
 -- Returns: JSON list of ["ok", remaining, cancel_reason or false, standing], without the standing in a brief answer, or
 --   [outcome].
 -- Keeps: no renewal passes limit_time; a mere renewal leaves the version alone.
---!include call rows changes fields names indices watched places outage hints queues workers flush
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush
 local function acknowledge(row)
     local fields = row.fields
     fields.acknowledged, fields.return_count, fields.start_time = '1', nil, fields.start_time or fields.claim_time

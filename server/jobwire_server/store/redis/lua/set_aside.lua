@@ -4,7 +4,7 @@
 -- Returns: JSON list of [id, queue] of those set aside.
 -- Keeps: what is intact stays; the job stands in one state index; a lease that it ends frees its credit, and its worker
 --   is told.
---!include call rows changes fields names indices watched places outage hints queues workers flush holder damaged record setting_aside
+--!include call rows changes fields names indices watched places outage hints queues tallies workers flush holder damaged record setting_aside
 local done = {}
 for _, each in ipairs(ARGS) do
     local id, judged, changes = unpack(each)

@@ -1,5 +1,7 @@
 -- The end of a lease by completion.
 local freed = {} -- worker -> how many of its leases ended
+local run_times = {} -- queue -> for how long its jobs ran, all together
+local completed_jobs = {} -- queue -> how many
 
 -- The last error goes, the history stays.
 local function forget_error(id)
@@ -29,6 +31,8 @@ local function complete(id, key, fields, operation, result, large)
     local leases, running = list_of(leaving, leases_of(worker_id)), list_of(leaving, index(name, 'in_progress'))
     leases[#leases + 1] = id
     freed[worker_id] = (freed[worker_id] or 0) + 1
+    completed_jobs[name] = (completed_jobs[name] or 0) + 1
+    run_times[name] = (run_times[name] or 0) + run_time(fields)
     slot_freed(name)
     fields.state, fields.score, fields.update_time, fields.finish_time = 'completed', score, NOW_TEXT, NOW_TEXT
     fields.version, fields.revision = text((fields.version or 1) + 1), text((fields.revision or 1) + 1)
@@ -60,5 +64,9 @@ local function tell_completed()
     for worker_id, number in pairs(freed) do
         tell_count('freed', worker_id, number)
         acknowledged(worker_id)
+    end
+    for name, number in pairs(completed_jobs) do
+        happened(name, 'completed', number)
+        happened(name, 'run_time', run_times[name])
     end
 end

@@ -2,6 +2,7 @@
 -- call have in common: [was its id given, queue, priority, schedule_time, expire_time, user_id, is it plain (plain.lua), the
 -- fields that it says of itself, as the inside of a JSON object]; false = none.
 local queued = {} -- queue name -> how many became QUEUED
+local made = {} -- queue name -> how many
 
 -- Answers what the caller cannot know: its place in the queue, score, queue_time.
 local function add(key, new, shape, spec)
@@ -20,6 +21,7 @@ local function add(key, new, shape, spec)
     write_string(key, begins .. score .. (queue_time and '","queue_time":"' .. queue_time or '')
         .. '","create_time":"' .. NOW_TEXT .. '",' .. shape[8] .. '}')
     write_string(TAG .. SPEC .. id, spec)
+    made[name] = (made[name] or 0) + 1
     shape[state] = shape[state] or { name, state }
     entered[id] = shape[state]
     local list = list_of(entering, index(name, state))
@@ -33,7 +35,10 @@ local function add(key, new, shape, spec)
     return place_in_queue, score, queue_time
 end
 
-local function tell_queued()
+local function tell_created()
+    for name, number in pairs(made) do
+        happened(name, 'created', number)
+    end
     for name, number in pairs(queued) do
         tell_count('queued', name, number)
     end

@@ -11,7 +11,7 @@ local function forget_queue(name)
         end
     end
     redis.call('SREM', TAG .. QUEUES, name)
-    redis.call('UNLINK', TAG .. QUEUE .. name)
+    redis.call('UNLINK', TAG .. QUEUE .. name, TAG .. MARKS .. name)
 end
 
 local function forget_worker(id)

@@ -62,6 +62,13 @@ local function apply(row, shape, operation, submission, result)
         end_attempt(row, shape.outcome)
     end
     stand(row, ENDED[from], to, lease_ends)
+    tally_state(fields.queue, from, to)
+    if shape.cost then
+        happened(fields.queue, shape.cost, 1)
+    end
+    if to == 'completed' and from == 'in_progress' then
+        happened(fields.queue, 'run_time', run_time(old))
+    end
     if from == 'in_progress' then
         if to ~= 'in_progress' then
             set(row, 'lease_expire_time', false)

@@ -10,6 +10,11 @@ local function index(queue, state)
     return keys[state]
 end
 
+-- Of a mark in a queue's hash of marks.
+local function mark_field(step, number, slots)
+    return text(step / 1000000) .. ':' .. text(number % slots)
+end
+
 local lease_keys = {}
 local function leases_of(worker_id)
     lease_keys[worker_id] = lease_keys[worker_id] or TAG .. LEASES .. worker_id

@@ -1,4 +1,4 @@
--- Queues as this call has them: settings, the order in which jobs enter, and the room below a ceiling.
+-- Queues as this call has them: settings, the order in which jobs enter, the room below a ceiling, what happened there.
 local queues = {}
 local freed_slots = {} -- queue with a ceiling -> how many of its jobs left IN_PROGRESS for good
 
@@ -6,7 +6,7 @@ local function queue(name)
     local found = queues[name]
     if not found then
         local got = redis.call('HMGET', TAG .. QUEUE .. name,
-            'last_queue_time', 'ageing', 'paused', 'retention', 'max_in_flight')
+            'last_queue_time', 'ageing', 'paused', 'retention', 'max_in_flight', 'tallied_at')
         found = {
             is_new = not got[1],
             last = tonumber(got[1] or '0'),
@@ -14,6 +14,8 @@ local function queue(name)
             paused = got[3] == '1',
             retention = got[4],
             max_in_flight = got[5] and tonumber(got[5]),
+            tallied_at = tonumber(got[6]) or 0,
+            events = {}, -- what is to be added to its tally, by field
         }
         queues[name] = found
     end

@@ -13,12 +13,29 @@ local function head_queue_time(name)
     return false
 end
 
--- JSON [name, settings in the order of FIELDS (texts; false = the default), counts in the order of STATES, head].
-local function queue_record(name)
+-- The marks that domain.activity may ask for, false where there is none: a window of a quarter of an hour reaches back
+-- over that many steps, a shorter one over all of the short ones.
+local mark_fields
+local function marks_of(name)
+    if not mark_fields then
+        mark_fields = {}
+        for step, slots in pairs({ [SHORT_STEP] = SHORT_SLOTS, [LONG_STEP] = LONG_SLOTS }) do
+            local last = math.floor(NOW / step)
+            for number = math.max(last - LONGEST_WINDOW / step, last - slots + 1), last do
+                mark_fields[#mark_fields + 1] = mark_field(step, number, slots)
+            end
+        end
+    end
+    return redis.call('HMGET', TAG .. MARKS .. name, unpack(mark_fields))
+end
+
+-- JSON [name, settings in the order of FIELDS (texts; false = the default), counts in the order of STATES, head, tally,
+-- marks, or false where nobody asked what happened lately].
+local function queue_record(name, lately)
     local counts = {}
     for i, state in ipairs(STATES) do
         counts[i] = redis.call('ZCARD', TAG .. INDEX .. name .. ':' .. state)
     end
     return cjson.encode({ name, redis.call('HMGET', TAG .. QUEUE .. name, unpack(FIELDS)), counts,
-        head_queue_time(name) })
+        head_queue_time(name), redis.call('HMGET', TAG .. QUEUE .. name, tally_fields()), lately and marks_of(name) or false })
 end

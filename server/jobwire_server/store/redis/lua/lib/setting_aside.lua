@@ -62,6 +62,7 @@ local function set_aside(id, fields, detail, changes)
         set(row, 'queue', name or DEFAULT_QUEUE)
         queue(fields.queue).changed = true
     end
+    tally_state(fields.queue, fields.state, 'failed')
     set(row, 'state', 'failed')
     set(row, 'score', text(NOW + tonumber(DEFAULT_RETENTION.failed))) -- its own may be zero, and somebody should see it
     set(row, 'finish_time', NOW_TEXT)
