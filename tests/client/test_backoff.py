@@ -5,17 +5,15 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import grpc
 import pytest
 
 from jobwire.v1.worker_pb2 import WorkerIdentity
+from jobwire_client import _heartbeat
 from jobwire_client._backoff import Backoff
-from jobwire_client._heartbeat import Heartbeat
+from jobwire_client._heartbeat import ACKNOWLEDGED_AFTER, Heartbeat
 from jobwire_client.errors import JobwireError, Unavailable
-
-T = TypeVar("T")
 
 TRIES = 20
 RUNS_AGAIN_WITHIN = 5.0
@@ -38,64 +36,83 @@ def test_the_longest_wait_after_a_long_outage_keeps_the_promise_of_5_seconds() -
     assert waits[-1] + CHANNEL < RUNS_AGAIN_WITHIN
 
 
-class Clockless(threading.Condition):
-    """Waits for nothing, and remembers how long it should have."""
+class Clock(threading.Condition):
+    """Time that passes only while somebody waits, and how long that was each time."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.now = 1000.0
         self.waits: list[float] = []
+        self.interruptions: dict[int, Callable[[], None]] = {}
+        """What happens during which wait, and ends it at its beginning."""
 
-    def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        self.waits.append(timeout or 0)
-        return predicate()
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None, "nobody would end it"
+        interruption = self.interruptions.get(len(self.waits))
+        self.waits.append(timeout)
+        if interruption is None:
+            self.now += timeout
+        else:
+            interruption()
+        return interruption is not None
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_heartbeat, "time", clock)
+    return clock
 
 
 class Unheard(Heartbeat):
     """Its server does not answer."""
 
-    def __init__(self, lease_duration: float) -> None:
+    def __init__(self, lease_duration: float, clock: Clock) -> None:
         super().__init__(grpc.insecure_channel("127.0.0.1:1"), WorkerIdentity(id="w"), lease_duration, lambda *_: None)
-        self._changed = self.clockless = Clockless()
+        self._changed = self.clock = clock
         self.tries = 0
-        self.tried: list[list[str]] = []
+        self.tried: list[tuple[float, list[str]]] = []
 
     def _send(self, leases: Sequence[tuple[str, str]]) -> JobwireError | None:
         self.tries += 1
-        self.tried.append([job_id for _, job_id in leases])
+        self.tried.append((self.clock.now, [job_id for _, job_id in leases]))
         self._is_stopping = self.tries == TRIES
         return Unavailable("gone", code=grpc.StatusCode.UNAVAILABLE, reason="UNAVAILABLE")
 
+    def run(self) -> None:
+        self.start()
+        self._thread.join()
+
 
 @pytest.mark.parametrize("lease_duration", [1.0, 30.0, 3600.0])
-def test_a_delivery_after_a_long_outage_is_acknowledged_in_time_however_long_its_lease(lease_duration: float) -> None:
-    heartbeat = Unheard(lease_duration)
+def test_a_delivery_after_a_long_outage_is_acknowledged_in_time_however_long_its_lease(
+    lease_duration: float, clock: Clock
+) -> None:
+    heartbeat = Unheard(lease_duration, clock)
     heartbeat.hold([("token", "job")], lambda: None)
-    heartbeat.start()
-    heartbeat._thread.join()
-    _, *waits = heartbeat.clockless.waits  # the first is for the first round
-    assert waits
-    assert max(waits) < DELIVERY_TIMEOUT / 2
+    heartbeat.run()
+    assert len(clock.waits) >= TRIES
+    assert max(clock.waits) < DELIVERY_TIMEOUT / 2
 
 
-class Interrupted(Clockless):
-    """A delivery comes while the heartbeat waits for a server that does not answer."""
-
-    def __init__(self, deliver: Callable[[], None]) -> None:
-        super().__init__()
-        self._deliver = deliver
-
-    def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
-        if len(self.waits) == 1:
-            assert not predicate(), "it is to be waiting"
-            self._deliver()
-            assert predicate(), "the delivery ends the wait"
-        return super().wait_for(predicate, timeout)
-
-
-def test_a_delivery_does_not_wait_for_the_backoff_of_others() -> None:
-    heartbeat = Unheard(3600)
-    heartbeat._changed = Interrupted(lambda: heartbeat.hold([("other", "new")], lambda: None))
+def test_a_delivery_does_not_wait_for_the_backoff_of_others(clock: Clock) -> None:
+    heartbeat = Unheard(3600, clock)
     heartbeat.hold([("token", "old")], lambda: None)
-    heartbeat.start()
-    heartbeat._thread.join()
-    assert heartbeat.tried[:2] == [["old"], ["old", "new"]]
+    clock.interruptions[1] = lambda: heartbeat.hold([("other", "new")], lambda: None)
+    heartbeat.run()
+    assert clock.waits[1] > ACKNOWLEDGED_AFTER, "it is to be waiting for a server that does not answer"
+    (first, old), (second, both) = heartbeat.tried[:2]
+    assert (old, both) == (["old"], ["old", "new"])
+    assert second - first == pytest.approx(ACKNOWLEDGED_AFTER)
+
+
+def test_a_job_that_is_settled_at_once_costs_no_beat_and_is_kept_until_that_is_answered(clock: Clock) -> None:
+    heartbeat = Unheard(30, clock)
+    heartbeat.hold([("short", "settled"), ("long", "runs on")], lambda: None)
+    heartbeat.settling("short")
+    heartbeat.run()
+    assert heartbeat.tried[0] == (1000 + ACKNOWLEDGED_AFTER, ["runs on"])
+    assert heartbeat.tried[1][1] == ["settled", "runs on"], "a round beats for all that is held"

@@ -47,6 +47,8 @@ class Leases:
     def __init__(self) -> None:
         self.held: dict[str, str] = {}
 
+    def settling(self, token: str) -> None: ...
+
     def drop(self, token: str) -> None:
         self.held.pop(token, None)
 

@@ -22,6 +22,9 @@ LEASES_AT_ONCE: Final = 1_000
 SHORTEST_CALL: Final = 1.0
 LONGEST_CALL: Final = 5.0
 """Seconds until a beat counts as unanswered: well below the time in which a delivery must be acknowledged."""
+ACKNOWLEDGED_AFTER: Final = 0.02
+"""Seconds a delivery waits for its first beat: a settlement acknowledges as well, so that short jobs need none. What
+kills its process within these comes back unacknowledged, and is ended by the 20th such return."""
 IDLE: Final = 10.0
 """Seconds between beats that renew nothing. They only ask for the operator's directive."""
 
@@ -41,7 +44,7 @@ Heard = Callable[[Sequence[Beaten], WorkerDirective.ValueType], None]
 
 
 class Heartbeat:
-    """Beats at once for a lease that is new, and for all of them every third of the lease's length."""
+    """Beats soon for a lease that is new, and for all of them every third of the lease's length."""
 
     def __init__(self, channel: grpc.Channel, worker: WorkerIdentity, lease_duration: float, heard: Heard) -> None:
         self._workers = WorkerServiceStub(channel)
@@ -56,8 +59,9 @@ class Heartbeat:
         self._next_round = 0.0
         self._not_before = 0.0
         """While the server cannot be reached, those wait that it has not heard of."""
-        self._has_news = False
-        """A delivery has come since the latest beat, or a beat was asked for: there is somebody who can be told."""
+        self._news_due: float | None = None
+        """When to beat because a delivery has come since the latest beat, or one was asked for: there is somebody who
+        can be told."""
         self._is_asked = False
         # A daemon: whatever becomes of the worker, its process can end.
         self._thread = threading.Thread(target=self._beat, name="jobwire-heartbeat", daemon=True)
@@ -73,20 +77,27 @@ class Heartbeat:
         self._thread.join()
 
     def hold(self, leases: Sequence[tuple[str, str]], announce: Callable[[], object]) -> None:
-        """Beats for these (token, job id) from now on, and once at once: whoever delivers can be reached. Calls
-        `announce` before any answer to that can come."""
+        """Beats for these (token, job id) from now on, and once soon: whoever delivers can be reached. Calls `announce`
+        before any answer to that can come."""
         with self._changed:
             announce()
             self._held.update(leases)
             self._unacknowledged.update(leases)
-            self._has_news = True
-            self._changed.notify()
+            if self._news_due is None:
+                self._news_due = time.monotonic() + ACKNOWLEDGED_AFTER
+                self._changed.notify()
 
     def ask(self) -> None:
         """Beats once at once, whatever is held, for the operator's directive."""
         with self._changed:
-            self._is_asked = self._has_news = True
+            self._is_asked = True
+            self._news_due = time.monotonic()
             self._changed.notify()
+
+    def settling(self, token: str) -> None:
+        """Its settlement, which is on its way, acknowledges it."""
+        with self._changed:
+            self._unacknowledged.pop(token, None)
 
     def drop(self, token: str) -> None:
         """Beats for it no more."""
@@ -101,13 +112,14 @@ class Heartbeat:
         self._next_round = latest + self._interval
         while True:
             with self._changed:
-                self._changed.wait_for(self._is_due, max(self._next_round - time.monotonic(), 0))
+                while not self._is_stopping and (wait := self._due() - time.monotonic()) > 0:
+                    self._changed.wait(wait)
                 if self._is_stopping:
                     return
                 now = time.monotonic()
                 is_round = now >= self._next_round
                 is_asked, self._is_asked = self._is_asked, False
-                self._has_news = False
+                self._news_due = None
                 leases = list((self._held if is_round else self._unacknowledged).items())
             if is_round:
                 self._next_round = now + self._interval
@@ -126,11 +138,11 @@ class Heartbeat:
                 level = outage.level(brief(error), is_expected=is_expected(error)) if leases else logging.DEBUG
                 log.log(level, "a heartbeat for %d jobs was not answered: %s", len(leases), brief(error))
 
-    def _is_due(self) -> bool:
-        now = time.monotonic()
-        if self._is_stopping or self._has_news or now >= self._next_round:
-            return True
-        return bool(self._unacknowledged) and now >= self._not_before
+    def _due(self) -> float:
+        """When to beat next."""
+        if self._news_due is not None:
+            return min(self._news_due, self._next_round)
+        return min(self._not_before, self._next_round) if self._unacknowledged else self._next_round
 
     def _send(self, leases: Sequence[tuple[str, str]]) -> JobwireError | None:
         """Why some were not answered; None: all were."""

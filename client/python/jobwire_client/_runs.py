@@ -35,6 +35,9 @@ log = logging.getLogger("jobwire.worker")
 class Leases(Protocol):
     """What keeps leases alive: the heartbeat. It has been told of a delivery before that comes here."""
 
+    def settling(self, token: str) -> None:
+        """Its settlement, which is on its way, acknowledges it."""
+
     def drop(self, token: str) -> None:
         """Beats for it no more."""
 
@@ -322,6 +325,7 @@ class Runs:
 
     async def _settle(self, run: _Run, change: UpdateJobRequest) -> None:
         """Reports, until there is an answer. The lease is kept alive meanwhile."""
+        self._leases.settling(run.assignment.token)
         try:
             answer = await self._send(run, change)
             if isinstance(answer, JobwireError) and change.HasField("complete") and not is_over(answer):
