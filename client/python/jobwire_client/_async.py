@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from datetime import timedelta
-from typing import Final, TypeAlias, Unpack
+from typing import TypeAlias, Unpack
 
 from jobwire.v1.admin_service_pb2 import GetServerInfoRequest, GetServerInfoResponse
 from jobwire.v1.job_pb2 import Job
@@ -26,6 +27,7 @@ from jobwire.v1.job_service_pb2 import (
     RetryJobRequest,
     RetryJobsRequest,
     UpdateJobRequest,
+    WatchJobsRequest,
 )
 from jobwire.v1.queue_pb2 import Queue
 from jobwire.v1.queue_service_pb2 import GetQueueRequest, ListQueuesRequest, PurgeQueueRequest
@@ -33,6 +35,7 @@ from jobwire.v1.worker_pb2 import Worker as RegisteredWorker
 from jobwire.v1.worker_service_pb2 import DrainWorkerRequest, ListWorkersRequest
 from jobwire_client._convert import Body, to_duration
 from jobwire_client._core import Core
+from jobwire_client._watching import JobChange, Patience, changes, ended
 from jobwire_client.errors import JobNotFound, JobwireError, from_item_error
 from jobwire_client.models import (
     BATCH_ITEMS,
@@ -53,10 +56,6 @@ from jobwire_client.models import (
     to_state,
     to_worker_state,
 )
-
-FIRST_LOOK: Final = 0.05
-LONGEST_LOOK: Final = 1.0
-"""Seconds between two looks at a job that is waited for."""
 
 Outcomes: TypeAlias = "list[Job | JobwireError]"
 Jobs: TypeAlias = "list[Job]"
@@ -107,14 +106,34 @@ class AsyncClient(Core):
     async def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """The whole job, once it has ended. TimeoutError when it has not after `timeout` seconds.
 
-        JobNotFound, also when it ends with a retention of 0.
+        An outage is waited through for as long as a call may last. JobNotFound, also when the job goes meanwhile; one
+        with a retention of 0 is answered as it ended, unless an outage came in between.
         """
-        pause = FIRST_LOOK
         async with asyncio.timeout(timeout):
-            while not (job := await self.get(job_id)).HasField("finish_time"):
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.5, LONGEST_LOOK)
-        return job
+            return await ended(self.stubs.jobs, job_id, patience=Patience(self._timeout), timeout=self._timeout)
+
+    async def watch(
+        self, job_ids: Iterable[str] = (), *, timeout: float | None = None, **where: Unpack[FilterFields]
+    ) -> AsyncIterator[JobChange]:
+        """The jobs as they are, then each change as it comes, until you stop: of these ids, of a filter, or of all.
+
+        Tells states: of changes in quick succession the last; the end of a job is never missed. `states` choose what
+        is told first. After an outage it tells what has changed meanwhile; it raises when one has lasted `timeout`
+        seconds. It remembers the version of each job that it has told, until that is gone.
+
+        >>> async def main():
+        ...     async with AsyncClient(address) as client:
+        ...         async for change in client.watch(queues=["mail"]):
+        ...             if change.job is not None:
+        ...                 return change.job_id, state_name(change.job.state)
+        >>> asyncio.run(main())
+        ('welcome-ann', 'QUEUED')
+        """
+        request = WatchJobsRequest(job_ids=job_ids, filter=job_filter(where) if where else None)
+        patience = Patience(self._timeout if timeout is None else timeout)
+        async with aclosing(changes(self.stubs.jobs, request, patience=patience, timeout=self._timeout)) as told:
+            async for change in told:
+                yield change
 
     async def update(
         self, job_id: str, *, etag: str = "", timeout: float | None = None, **fields: Unpack[EditFields]

@@ -5,6 +5,7 @@ from jobwire_client._async import AsyncClient
 from jobwire_client._channel import DEFAULT_TARGET, ConnectOptions
 from jobwire_client._core import Stubs
 from jobwire_client._sync import Client
+from jobwire_client._watching import JobChange
 from jobwire_client.context import Handler, JobContext, PermanentError, Release, Retry, Stopped
 from jobwire_client.errors import (
     AlreadySettled,
@@ -58,6 +59,7 @@ __all__ = [
     "InternalError",
     "InvalidField",
     "Job",
+    "JobChange",
     "JobContext",
     "JobExists",
     "JobFields",

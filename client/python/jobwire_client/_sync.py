@@ -7,10 +7,10 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self, TypeVar, Unpack
+from typing import Final, Self, TypeVar, Unpack, cast
 
 from jobwire.v1.admin_service_pb2 import GetServerInfoResponse
 from jobwire.v1.job_pb2 import Job
@@ -20,6 +20,7 @@ from jobwire.v1.worker_pb2 import Worker as RegisteredWorker
 from jobwire_client._async import AsyncClient, Jobs, Outcomes, Queues, Workers
 from jobwire_client._channel import DEFAULT_TARGET, ConnectOptions
 from jobwire_client._convert import Body
+from jobwire_client._watching import JobChange
 from jobwire_client.models import AnyWorkerState, Directive, EditFields, FilterFields, JobFields, QueueSettings, State
 
 CLOSING: Final = 5.0
@@ -104,6 +105,19 @@ class Client:
     def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """The whole job, once it has ended. TimeoutError when it has not after `timeout` seconds."""
         return self._run(self._client.wait(job_id, timeout=timeout))
+
+    def watch(
+        self, job_ids: Iterable[str] = (), *, timeout: float | None = None, **where: Unpack[FilterFields]
+    ) -> Iterator[JobChange]:
+        """The jobs as they are, then each change as it comes, until you stop: of these ids, of a filter, or of all."""
+        # What `async def` and `yield` make is more than its annotation says to those who only iterate.
+        told = cast("AsyncGenerator[JobChange, None]", self._client.watch(job_ids, timeout=timeout, **where))
+        try:
+            while (change := self._run(_next(told))) is not None:
+                yield change
+        finally:
+            if not self._loop.is_closed():
+                self._run(told.aclose())
 
     def update(self, job_id: str, *, etag: str = "", timeout: float | None = None, **fields: Unpack[EditFields]) -> Job:
         """Changes what is named of a job; None puts it back to its default."""
@@ -290,6 +304,10 @@ class Client:
     def server_info(self, *, timeout: float | None = None) -> GetServerInfoResponse:
         """What the server is, what it stores in, how safe that is, and its limits."""
         return self._run(self._client.server_info(timeout=timeout))
+
+
+async def _next(told: AsyncGenerator[T, None]) -> T | None:
+    return await anext(told, None)
 
 
 async def _opened(target: str, timeout: float, connect: ConnectOptions) -> AsyncClient:

@@ -21,6 +21,8 @@ _FAMILIES: Final = {
         "list": "look",
         "count": "look",
         "why": "why",
+        "wait": "follow",
+        "watch": "follow",
         "update": "edit",
         "cancel": "steer",
         "retry": "steer",

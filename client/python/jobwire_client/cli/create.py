@@ -9,11 +9,11 @@ import click
 
 from jobwire_client.cli import show
 from jobwire_client.cli.call import Call, calls_server
-from jobwire_client.cli.exits import Exit, of_state
+from jobwire_client.cli.follow import await_end, wait_timeout_option
 from jobwire_client.cli.values import duration, label, payload_of, when
 
 if TYPE_CHECKING:
-    from jobwire_client import Client, JobFields, Payload, RetryPolicy
+    from jobwire_client import JobFields, Payload, RetryPolicy
 
 
 @click.command("create")
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--label", "labels", multiple=True, type=label, metavar="KEY=VALUE", help="May be repeated.")
 @click.option("--content-type", metavar="TYPE", help="Of the payload.  [default: text/plain; of bytes octet-stream]")
 @click.option("--wait", is_flag=True, help="Wait for its end; the exit code then tells which one.")
-@click.option("--wait-timeout", type=duration, metavar="DURATION", help="Wait no longer than this.")
+@wait_timeout_option
 @calls_server
 def create_command(
     call: Call,
@@ -80,33 +80,12 @@ def create_command(
     with call.client() as client:
         job = client.create(type_, body, request_id=request_id, **fields)
         if wait or wait_timeout is not None:
-            _wait(call, client, job.id, wait_timeout)
+            click.echo(f"job {job.id}", err=True)  # now: a wait may be long, or be interrupted
+            await_end(call, client, [job.id], wait_timeout)
         elif call.is_json:
             show.as_json(job)
         else:
             click.echo(job.id)
-
-
-def _wait(call: Call, client: Client, job_id: str, wait_timeout: timedelta | None) -> None:
-    """Prints the result, or says why there is none."""
-    from jobwire_client import state_name
-
-    click.echo(f"job {job_id}", err=True)  # now: a wait may be long, or be interrupted
-    try:
-        job = client.wait(job_id, timeout=None if wait_timeout is None else wait_timeout.total_seconds())
-    except TimeoutError:
-        click.echo(f"jobwire: it has not ended yet\n  `jobwire why {job_id}` tells what it waits for.", err=True)
-        raise click.exceptions.Exit(Exit.NOT_ENDED) from None
-    state = state_name(job.state)
-    if call.is_json:
-        show.as_json(job)
-    elif job.HasField("result"):
-        body = job.result.text if job.result.WhichOneof("body") == "text" else job.result.data
-        click.echo(body, nl=isinstance(body, str) and not body.endswith("\n"))
-    if state != "COMPLETED":
-        said = f": {show.lines(job.error.message)}" if job.HasField("error") else ""
-        click.echo(f"jobwire: the job is {state}{said}", err=True)
-    raise click.exceptions.Exit(of_state(state))
 
 
 def _payload(text: str | None, content_type: str | None) -> Payload | str | bytes | None:

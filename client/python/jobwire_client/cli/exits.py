@@ -20,15 +20,15 @@ class Exit(IntEnum):
         member.meaning = meaning
         return member
 
-    OK = 0, "done; with --wait: the job is COMPLETED"
+    OK = 0, "done; of a wait: the job is COMPLETED"
     FAILED = 1, "refused, or the job is FAILED; fsck: something is broken"
     USAGE = 2, "an option, a setting or a value that cannot be"
     UNREACHABLE = 3, "no answer from the server or its store; the call may have taken effect"
     NOT_FOUND = 4, "there is no such job, queue or worker"
     CONFLICT = 5, "the job's state does not allow it, its id is taken, or it changed meanwhile"
-    CANCELED = 6, "with --wait: the job is CANCELED"
-    EXPIRED = 7, "with --wait: the job is EXPIRED"
-    NOT_ENDED = 8, "with --wait: --wait-timeout passed before the job ended"
+    CANCELED = 6, "of a wait: the job is CANCELED"
+    EXPIRED = 7, "of a wait: the job is EXPIRED"
+    NOT_ENDED = 8, "of a wait: --wait-timeout passed before the job ended"
     INTERRUPTED = 130, "Ctrl-C"
 
 
@@ -92,5 +92,5 @@ def sentence(error: JobwireError, address: str) -> str:
 
 
 def of_state(state: str) -> Exit:
-    """How an ended job's state is told by `--wait`."""
+    """How an ended job's state is told by `wait` and `create --wait`."""
     return {"COMPLETED": Exit.OK, "FAILED": Exit.FAILED, "CANCELED": Exit.CANCELED, "EXPIRED": Exit.EXPIRED}[state]

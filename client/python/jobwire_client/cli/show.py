@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -81,6 +82,18 @@ def jobs(found: Iterable[Job]) -> int:
     ]
     table(("ID", "QUEUE", "TYPE", "STATE", "PRIO", "ATTEMPT", "AGE", ""), rows)
     return len(rows)
+
+
+def change(job: Job) -> None:
+    """One line, as it comes."""
+    from jobwire_client import state_name
+
+    state = state_name(job.state)
+    styled = state if "NO_COLOR" in os.environ else click.style(state, _COLOURS[state])
+    now = datetime.now(UTC)
+    at = job.update_time.ToDatetime(UTC).astimezone()
+    words = [f"{at:%H:%M:%S}", job.id, f"{styled}{' ' * (11 - len(state))}", job.queue, plain(job.type) or "-"]
+    click.echo("  ".join([*words, _remark(job, now)]).rstrip())
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Iterable[str] = ()) -> None:
@@ -187,11 +200,16 @@ def _remark(job: Job, now: datetime) -> str:
         case "SCHEDULED":
             return f"in {age(job.schedule_time.ToDatetime(UTC) - now)}"
         case "IN_PROGRESS":
-            return f"on {job.lease.worker_id}"
+            return f"on {job.lease.worker_id}{_progress(job)}"
         case "FAILED" | "EXPIRED":
             text = first_line(job.error.message)
             return text if len(text) <= 60 else text[:59] + "…"
     return ""
+
+
+def _progress(job: Job) -> str:
+    fraction = f", {job.progress.fraction:.0%}" if job.progress.HasField("fraction") else ""
+    return fraction + (f", {first_line(job.progress.message)}" if job.progress.message else "")
 
 
 def _body(payload: Payload) -> str:
