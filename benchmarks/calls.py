@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import grpc
 import uvloop
 
 from benchmarks import lives
+from benchmarks.lives import Timing
 from benchmarks.servers import Server, free_port, running, wait_for
 
 IN_FLIGHT: Final = 64
@@ -25,18 +25,19 @@ _ANSWER: Final = "/benchmarks.Nothing/Answer"
 _STAY: Final = "/benchmarks.Nothing/Stay"
 
 
-async def creates(*servers: Server, calls: int) -> float:
-    """CreateJob calls a second, 64 in flight; over one connection to each server."""
+async def creates(*servers: Server, calls: int) -> Timing:
+    """CreateJob calls, 64 in flight; over one connection to each server."""
     async with lives.stubs(servers) as stubs:
         request = lives.new_job()
         numbers = iter(range(calls))
-        return await rate(lambda: stubs[next(numbers) % len(stubs)].CreateJob(request), calls)
+        call = lambda: stubs[next(numbers) % len(stubs)].CreateJob(request)  # noqa: E731  shorter than a function
+        return await lives.timed(servers, calls, in_flight(call, calls))
 
 
-async def empty_calls(empty: Server, *, calls: int) -> float:
-    """Calls a second of a handler that does nothing, 64 in flight."""
+async def empty_calls(empty: Server, *, calls: int) -> Timing:
+    """Calls of a handler that does nothing, 64 in flight."""
     async with answering(empty) as call:
-        return await rate(call, calls)
+        return await lives.timed([empty], calls, in_flight(call, calls))
 
 
 @asynccontextmanager
@@ -66,8 +67,8 @@ def empty_server() -> Iterator[Server]:
         yield Server(address, process.pid)
 
 
-async def rate(call: Callable[[], Awaitable[object]], calls: int) -> float:
-    """Calls a second, 64 in flight."""
+async def in_flight(call: Callable[[], Awaitable[object]], calls: int) -> None:
+    """So many calls, 64 at a time."""
     left = calls
 
     async def caller() -> None:
@@ -76,9 +77,7 @@ async def rate(call: Callable[[], Awaitable[object]], calls: int) -> float:
             left -= 1
             await call()
 
-    start = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-    return calls / (time.perf_counter() - start)
 
 
 async def _serve(listen: str) -> None:

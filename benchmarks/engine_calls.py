@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
 from typing import Any, Final
 
 from redis import Redis
 
 from benchmarks.servers import Server
+from jobwire_server.store.redis.scripts import script
 
+TIMED: Final = frozenset({"overdue", "promote", "purge", "queues", "seen", "workers"})
+"""Scripts that timers run, with jobs and without."""
 _LONGEST: Final = 100_000
 """Calls that the engine remembers."""
 
 
 @contextmanager
 def engine_calls(server: Server) -> Iterator[Counter[str]]:
-    """Calls made within the context, by the digest of their script; filled in when it is left. On a store that is no
+    """Calls made within the context, by the name of their script; filled in when it is left. On a store that is no
     process of its own there are none."""
     calls: Counter[str] = Counter()
     if not server.engine_url:
@@ -30,5 +35,13 @@ def engine_calls(server: Server) -> Iterator[Counter[str]]:
         yield calls
         client.config_set("slowlog-log-slower-than", -1)
         entries: list[dict[str, Any]] = client.slowlog_get(_LONGEST)
-        commands = (entry["command"].split(b" ", 2) for entry in entries)
-        calls.update(words[1].decode() for words in commands if words[0].upper() == b"EVALSHA")
+        commands = (entry["command"].decode(errors="replace").split(" ", 2) for entry in entries)
+        calls.update(_names()[words[1]] for words in commands if words[0].upper() == "EVALSHA")
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Of the scripts, by their digest."""
+    found = files("jobwire_server.store.redis").joinpath("lua").iterdir()
+    names = [path.name.removesuffix(".lua") for path in found if path.name.endswith(".lua")]
+    return {script(name).sha: name for name in names}

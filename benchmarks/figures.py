@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-UNITS: Final = {"/s": 0, "ms": 2, "µs": 1, "B": 0, "KiB": 1, "%": 1, "×": 2, "calls": 2}
+UNITS: Final = {"/s": 0, "ms": 2, "µs": 1, "B": 0, "KiB": 1, "MiB": 1, "%": 1, "×": 2, "calls": 2}
 """Each with its decimals."""
 
 

@@ -19,10 +19,10 @@ from jobwire.v1 import job_service_pb2 as api
 BATCH: Final = 500
 TOLD_EVERY: Final = 10_000
 """Jobs between two words about how far the filling is."""
-LOADED: Final = 10_000
-"""Jobs after which a server has loaded what it loads once, and its heap is as large as creates make it."""
-FLAT: Final = 1.25
-"""Times the memory that still counts as the same: a heap breathes. A word for each of a million jobs would be more."""
+FLAT: Final = 1.1
+"""Times the memory that still counts as the same, for twice the jobs: a heap breathes. With half of them queued what
+has a bound is full, such as SQLite's page cache of 64 MiB; what has none shows."""
+MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ async def measure(setup: Setup) -> Outcome:
         async with lives.stubs([few, many]) as [short_stub, long_stub]:
             short, long = Backlog(few, short_stub, []), Backlog(many, long_stub, [])
             empty = used_memory(many) if setup.has_engine else 0
-            for backlog, jobs in zip((short, long), size.backlogs, strict=True):
-                await _fill(setup, backlog, min(jobs, LOADED))
-            loaded = resident(many.pid)
-            await _fill(setup, long, size.backlogs[1] - min(size.backlogs[1], LOADED))
-            memory = resident(many.pid) / loaded
+            await _fill(setup, short, size.backlogs[0])
+            memory = [resident(many.pid)]
+            for half in (size.backlogs[1] // 2, size.backlogs[1] - size.backlogs[1] // 2):
+                await _fill(setup, long, half)
+                memory.append(resident(many.pid))
             per_job = (used_memory(many) - empty) / size.backlogs[1] if setup.has_engine else 0
             for _ in setup.rounds("claims"):
                 for _ in range(size.claims):
@@ -86,7 +86,9 @@ async def measure(setup: Setup) -> Outcome:
             Figure(f"claim p50, {most} jobs queued beside {least}", "×", [long / short for short, long in p50]),
             Figure(f"claim p99, {least} jobs queued", "ms", [short for short, _ in p99]),
             Figure(f"claim p99, {most} jobs queued", "ms", [long for _, long in p99]),
-            Figure(f"server memory, {most} jobs queued beside {LOADED:,}", "×", [memory], at_most(FLAT)),
+            Figure(f"server memory, {most} jobs queued beside half", "×", [memory[2] / memory[1]], at_most(FLAT)),
+            Figure("server memory, nothing queued", "MiB", [memory[0] / MIB]),
+            Figure(f"server memory, {most} jobs queued", "MiB", [memory[2] / MIB]),
             *([Figure(f"memory in the engine per queued job, {most} jobs", "B", [per_job])] if per_job else []),
         ],
     )

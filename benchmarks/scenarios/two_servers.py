@@ -23,7 +23,7 @@ async def measure(setup: Setup) -> Outcome:
     jobs = size.jobs_by(BATCH)
     alone: list[Timing] = []
     together: list[Timing] = []
-    single: list[tuple[float, float]] = []
+    single: list[tuple[Timing, Timing]] = []
     with servers(setup.store, 2) as two:
         one = two[:1]
         for _ in setup.rounds():
@@ -37,6 +37,7 @@ async def measure(setup: Setup) -> Outcome:
         counted = await lives.counted(one[0], created=created, completed=done)
     pairs = list(zip(alone, together, strict=True))
     lives_ratio = [two.rate / one.rate for one, two in pairs]
+    single_ratio = [two.rate / one.rate for one, two in single]
     return Outcome(
         counted,
         [
@@ -46,7 +47,7 @@ async def measure(setup: Setup) -> Outcome:
                 "×",
                 [2 * one.server_cpu / max(two.server_cpu, 0.01) for one, two in pairs],
             ),
-            Figure("single creates of two servers beside one, by the clock", "×", [two / one for one, two in single]),
+            Figure("single creates of two servers beside one, by the clock", "×", single_ratio),
             Figure(f"whole lives of one server, batches of {BATCH}", "/s", [timing.rate for timing in alone]),
             Figure(f"whole lives of two servers, batches of {BATCH}", "/s", [timing.rate for timing in together]),
         ],

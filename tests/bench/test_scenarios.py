@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from benchmarks import __main__ as command
 from benchmarks import lives, page, report
+from benchmarks.engine_calls import TIMED, engine_calls
 from benchmarks.figures import Figure, at_least, at_most, from_json, percentile
 from benchmarks.scenario import FULL, TINY, Outcome, Scenario, Setup
 from benchmarks.scenarios import SCENARIOS, backlog, many_workers, whole_lives
@@ -50,6 +51,16 @@ async def test_a_count_that_is_not_what_was_done_is_refused() -> None:
         for created, completed in ((4, 0), (2, 0), (3, 1)):
             with pytest.raises(lives.Miscounted, match="the store counts 0 COMPLETED, 3 QUEUED"):
                 await lives.counted(running, created=created, completed=completed)
+
+
+async def test_calls_of_the_engine_are_counted_by_the_name_of_their_script() -> None:
+    with server("valkey") as running:
+        await lives.creates(running, jobs=1, batch=1)
+        with engine_calls(running) as calls:
+            for _ in range(3):
+                await lives.creates(running, jobs=2, batch=2)
+    assert calls["create"] == 3
+    assert calls.keys() <= {"create"} | TIMED
 
 
 def scripted(name: str, *figures: Figure, needs_engine: bool = False) -> Scenario:
