@@ -109,7 +109,7 @@ def run(scenarios: Sequence[Scenario], stores: Sequence[str], size: Size) -> dic
         "runs": size.runs,
         "scenarios": results,
         "not_measured": not_measured,
-        "beside_peers": report.beside_peers(PEERS if size.name == FULL.name else None),
+        "beside_peers": report.beside_peers(PEERS if scenarios == list(SCENARIOS) else None),
     }
 
 

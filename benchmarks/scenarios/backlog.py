@@ -15,6 +15,7 @@ from benchmarks.scenario import Outcome, Scenario, Setup
 from benchmarks.scenarios.memory_of_a_job import used_memory
 from benchmarks.servers import Server, resident, server
 from jobwire.v1 import job_service_pb2 as api
+from jobwire.v1 import worker_pb2
 
 BATCH: Final = 500
 TOLD_EVERY: Final = 10_000
@@ -23,6 +24,7 @@ FLAT: Final = 1.1
 """Times the memory that still counts as the same, for twice the jobs: a heap breathes. With half of them queued what
 has a bound is full, such as SQLite's page cache of 64 MiB; what has none shows."""
 MIB: Final = 1 << 20
+_WORKER: Final = worker_pb2.WorkerIdentity(id="bench")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,10 @@ class Backlog:
     async def claim(self) -> None:
         """One job, timed; it is completed, and another takes its place."""
         start = time.perf_counter()
-        stream = self.stub.ClaimJob(api.ClaimJobRequest(max_jobs=1))
+        stream = self.stub.ClaimJob(api.ClaimJobRequest(worker=_WORKER, max_jobs=1))
         message = await stream.read()
         self.times.append(1e3 * (time.perf_counter() - start))
+        await stream.read()  # its end
         [assignment] = message.jobs.assignments
         await self.stub.UpdateJob(lives.complete(assignment))
         await self.stub.CreateJob(lives.new_job())
