@@ -22,6 +22,7 @@ from jobwire_server.service.jobs import JobService
 from jobwire_server.service.listings import Listings
 from jobwire_server.service.maintenance import Maintenance
 from jobwire_server.service.queues import QueueService
+from jobwire_server.service.stats import StatsService
 from jobwire_server.service.watches import WatchService
 from jobwire_server.service.workers import WorkerService
 from jobwire_server.store.base import CannotOpen, Store
@@ -51,6 +52,7 @@ class App:
         streams = Streams(config.limits)
         self._claims = ClaimService(self._store, streams=streams, expired_seen=self._maintenance.ring)
         self._watches = WatchService(self._store, streams=streams)
+        self._stats = StatsService(self._store, streams=streams)
         jobs = JobService(self._store, acknowledged=self._claims.acknowledged)
         by_filter = JobsByFilter(self._store)
         workers = WorkerService(self._store, acknowledged=self._claims.acknowledged)
@@ -60,7 +62,7 @@ class App:
                 JobServicer(jobs, Listings(self._store), by_filter, self._claims, self._watches, reader),
                 WorkerServicer(workers, reader),
                 QueueServicer(QueueService(self._store), by_filter, config.limits),
-                AdminServicer(self._store, config.limits),
+                AdminServicer(self._store, self._stats, config.limits),
             ],
             limits=config.limits,
             reflection=config.serves_reflection,
@@ -123,7 +125,7 @@ class App:
             self._web.begin_drain()
         try:
             async with asyncio.timeout_at(deadline):
-                await asyncio.gather(self._claims.drain(), self._watches.drain())
+                await asyncio.gather(self._claims.drain(), self._watches.drain(), self._stats.drain())
         except TimeoutError:
             log.warning("some streams did not end within %g s: cut off", self._config.drain_timeout)
         await self._server.stop(max(deadline - loop.time(), 0))

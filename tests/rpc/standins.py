@@ -130,7 +130,7 @@ async def running(*, reflection: bool = True, pings: Pings = PINGS, **limits: in
     given = replace(Limits(), **limits)
     servicers: list[Servicer] = [
         JobServicer(service, service, service, service, service, Reader(given, now=lambda: 0)),
-        AdminServicer(services, given),
+        AdminServicer(services, service, given),
     ]
     server = Server(servicers, limits=given, reflection=reflection, pings=pings)
     port = await server.start("127.0.0.1:0")

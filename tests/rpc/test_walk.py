@@ -45,7 +45,7 @@ BUILT: Final = {
     },
     "jobwire.v1.WorkerService": {"Heartbeat", "ListWorkers", "DrainWorker"},
     "jobwire.v1.QueueService": {"ListQueues", "GetQueue", "UpdateQueue", "PurgeQueue"},
-    "jobwire.v1.AdminService": {"GetServerInfo"},
+    "jobwire.v1.AdminService": {"GetStats", "WatchStats", "GetServerInfo"},
 }
 """Whoever builds an RPC says so here."""
 
@@ -73,7 +73,7 @@ def servicers() -> list[Servicer]:
         JobServicer(service, service, service, service, service, reader),
         WorkerServicer(service, reader),
         QueueServicer(service, service, Limits()),
-        AdminServicer(service, Limits()),
+        AdminServicer(service, service, Limits()),
     ]
 
 

@@ -1,4 +1,4 @@
-"""`jobwire.v1.AdminService`: what this server is; the statistics are not built yet."""
+"""`jobwire.v1.AdminService`: what this server is, and how its work goes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import ClassVar, Final, Protocol
 from jobwire.v1 import admin_service_pb2
 from jobwire_server.domain.limits import MIB, Limits
 from jobwire_server.rpc.answers import set_duration, set_time
-from jobwire_server.rpc.interceptors import Context
+from jobwire_server.rpc.interceptors import Context, written
+from jobwire_server.rpc.stats import interval_asked, queues_asked, stats_message
+from jobwire_server.service.stats import StatsService
 from jobwire_server.store.base import StoreInfo, StoreUnavailable
 
 MAX_JOB_BYTES: Final = 2 * MIB
@@ -38,16 +40,33 @@ class StoreFacts(Protocol):
 
 
 class AdminServicer:
-    """One coroutine an RPC; what is missing is not built."""
+    """One coroutine an RPC."""
 
     SERVICE: ClassVar[str] = "jobwire.v1.AdminService"
 
-    def __init__(self, store: StoreFacts, limits: Limits) -> None:
+    def __init__(self, store: StoreFacts, stats: StatsService, limits: Limits) -> None:
         self._store = store
+        self._stats = stats
         self._limits = limits
         self._instance_id = str(uuid.uuid4())
         self._start_time = _now()
         self._last: StoreInfo | None = None
+
+    async def get_stats(
+        self, request: admin_service_pb2.GetStatsRequest, _: Context
+    ) -> admin_service_pb2.GetStatsResponse:
+        stats = await self._stats.read(queues_asked(request, self._limits))
+        return admin_service_pb2.GetStatsResponse(stats=stats_message(stats))
+
+    async def watch_stats(self, request: admin_service_pb2.WatchStatsRequest, context: Context) -> None:
+        watch = await self._stats.open(queues_asked(request, self._limits), interval=interval_asked(request))
+        try:
+            await written(context.send_initial_metadata(()))
+            while True:
+                message = admin_service_pb2.WatchStatsResponse(stats=stats_message(await watch.next()))
+                await written(context.write(message.SerializeToString()))
+        finally:
+            watch.close()
 
     async def get_server_info(
         self, _: admin_service_pb2.GetServerInfoRequest, __: Context

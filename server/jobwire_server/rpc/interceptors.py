@@ -92,6 +92,14 @@ class Method:
         return self.behavior
 
 
+async def written(writing: Awaitable[None]) -> None:
+    """Awaits it. Whatever goes wrong there, nobody reads any more: PeerGone."""
+    try:
+        await writing
+    except Exception as error:
+        raise PeerGone from error
+
+
 class Gate:
     """Knows what is under way in the methods of one server, and lets calls in."""
 

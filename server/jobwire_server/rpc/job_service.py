@@ -34,7 +34,7 @@ from jobwire_server.rpc.filters import (
     selection,
     selection_token,
 )
-from jobwire_server.rpc.interceptors import Context, PeerGone
+from jobwire_server.rpc.interceptors import Context, written
 from jobwire_server.rpc.queues import state_counts
 from jobwire_server.rpc.status import refusal
 from jobwire_server.rpc.watch_messages import watch_messages, watched
@@ -203,7 +203,7 @@ class JobServicer:
         # was handed over may never arrive: `context.cancelled()` does not tell reliably.
         peer_gone = True
         try:
-            await _write(context.send_initial_metadata(()))
+            await written(context.send_initial_metadata(()))
             while True:
                 try:
                     event = await stream.next()
@@ -218,7 +218,7 @@ class JobServicer:
                 except DecodeError:
                     messages = list(claim_messages(stream, await self._readable(event), self._limits.send))
                 for message in messages:
-                    await _write(context.write(message.SerializeToString()))
+                    await written(context.write(message.SerializeToString()))
         finally:
             await _to_its_end(stream.close(peer_gone=peer_gone))
 
@@ -288,10 +288,10 @@ class JobServicer:
     async def watch_jobs(self, request: job_service_pb2.WatchJobsRequest, context: Context) -> None:
         watch = await self._watches.open(**watched(request, self._limits))
         try:
-            await _write(context.send_initial_metadata(()))
+            await written(context.send_initial_metadata(()))
             while True:
                 for message in watch_messages(await watch.next(), self._limits.send):
-                    await _write(context.write(message.SerializeToString()))
+                    await written(context.write(message.SerializeToString()))
         finally:
             self._watches.close(watch)
 
@@ -313,13 +313,6 @@ def _fit(answer: job_service_pb2.BatchCreateJobsResponse | job_service_pb2.Batch
         if result.HasField("response"):
             for field in ("attempts", "error", "progress", "cancel_reason", "type", "user_id"):
                 result.response.job.ClearField(field)
-
-
-async def _write(writing: Coroutine[Any, Any, None]) -> None:
-    try:
-        await writing
-    except Exception as error:
-        raise PeerGone from error
 
 
 async def _to_its_end(closing: Coroutine[Any, Any, None]) -> None:
