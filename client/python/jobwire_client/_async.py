@@ -8,7 +8,6 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TypeAlias, Unpack
 
-from jobwire.v1.admin_service_pb2 import GetServerInfoRequest, GetServerInfoResponse
 from jobwire.v1.job_pb2 import Job
 from jobwire.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
@@ -29,41 +28,28 @@ from jobwire.v1.job_service_pb2 import (
     UpdateJobRequest,
     WatchJobsRequest,
 )
-from jobwire.v1.queue_pb2 import Queue
-from jobwire.v1.queue_service_pb2 import GetQueueRequest, ListQueuesRequest, PurgeQueueRequest
-from jobwire.v1.worker_pb2 import Worker as RegisteredWorker
-from jobwire.v1.worker_service_pb2 import DrainWorkerRequest, ListWorkersRequest
 from jobwire_client._convert import Body, to_duration
-from jobwire_client._core import Core
+from jobwire_client._core import Told
+from jobwire_client._operations import Operations
 from jobwire_client._watching import JobChange, Patience, changes, ended
 from jobwire_client.errors import JobNotFound, JobwireError, from_item_error
 from jobwire_client.models import (
     BATCH_ITEMS,
-    AnyWorkerState,
-    Directive,
     EditFields,
     FilterFields,
     JobFields,
-    QueueSettings,
-    State,
     create_request,
     in_batches,
     job_edit,
     job_filter,
-    queue_update,
     state_name,
-    to_directive,
-    to_state,
-    to_worker_state,
 )
 
 Outcomes: TypeAlias = "list[Job | JobwireError]"
 Jobs: TypeAlias = "list[Job]"
-Queues: TypeAlias = "list[Queue]"
-Workers: TypeAlias = "list[RegisteredWorker]"
 
 
-class AsyncClient(Core):
+class AsyncClient(Operations):
     """A connection for one event loop. Close it, or write `async with AsyncClient() as client`.
 
     >>> async def main():
@@ -272,14 +258,15 @@ class AsyncClient(Core):
         grace: float | timedelta | None = None,
         limit: int | None = None,
         validate_only: bool = False,
+        told: Told | None = None,
         timeout: float | None = None,
         **where: Unpack[FilterFields],
     ) -> int:
         """Cancels the jobs that match, and says how many.
 
         The three of this kind want a filter, ask for 1,000 at a time until all were looked at or `limit` is reached
-        (`timeout` is for each time), and with `validate_only` count without changing anything. After a repeat the
-        count may be too low.
+        (`timeout` is for each time; `told` hears the number so far), and with `validate_only` count without changing
+        anything. After a repeat the count may be too low.
         """
         request = CancelJobsRequest(
             filter=job_filter(where),
@@ -287,13 +274,14 @@ class AsyncClient(Core):
             grace=None if grace is None else to_duration(grace),
             validate_only=validate_only,
         )
-        return await self._for_all(self.stubs.jobs.CancelJobs, request, limit, timeout)
+        return await self._for_all(self.stubs.jobs.CancelJobs, request, limit, timeout, told)
 
     async def retry_where(
         self,
         *,
         limit: int | None = None,
         validate_only: bool = False,
+        told: Told | None = None,
         timeout: float | None = None,
         **where: Unpack[FilterFields],
     ) -> int:
@@ -302,19 +290,22 @@ class AsyncClient(Core):
         A first call of unknown outcome is not repeated: it could replay what has failed anew.
         """
         request = RetryJobsRequest(filter=job_filter(where), validate_only=validate_only)
-        return await self._for_all(self.stubs.jobs.RetryJobs, request, limit, timeout, is_repeatable=validate_only)
+        return await self._for_all(
+            self.stubs.jobs.RetryJobs, request, limit, timeout, told, is_repeatable=validate_only
+        )
 
     async def delete_where(
         self,
         *,
         limit: int | None = None,
         validate_only: bool = False,
+        told: Told | None = None,
         timeout: float | None = None,
         **where: Unpack[FilterFields],
     ) -> int:
         """Removes the jobs that match and that no worker holds."""
         request = DeleteJobsRequest(filter=job_filter(where), validate_only=validate_only)
-        return await self._for_all(self.stubs.jobs.DeleteJobs, request, limit, timeout)
+        return await self._for_all(self.stubs.jobs.DeleteJobs, request, limit, timeout, told)
 
     async def recover(
         self,
@@ -337,98 +328,3 @@ class AsyncClient(Core):
             validate_only=validate_only,
         )
         return await self._call(self.stubs.jobs.RecoverStuckJobs, request, timeout)
-
-    # --- queues, workers and the server
-
-    async def list_queues(self, *, timeout: float | None = None) -> Queues:
-        """All of them by name, with settings and counts. `timeout` is for each 1,000."""
-        queues: Queues = []
-        request = ListQueuesRequest(page_size=BATCH_ITEMS)
-        while True:
-            page = await self._call(self.stubs.queues.ListQueues, request, timeout)
-            queues += page.queues
-            if not page.next_page_token:
-                return queues
-            request.page_token = page.next_page_token
-
-    async def get_queue(self, name: str, *, timeout: float | None = None) -> Queue:
-        """QueueNotFound."""
-        answer = await self._call(self.stubs.queues.GetQueue, GetQueueRequest(name=name), timeout)
-        return answer.queue
-
-    async def update_queue(
-        self,
-        name: str,
-        *,
-        etag: str = "",
-        allow_missing: bool = False,
-        timeout: float | None = None,
-        **settings: Unpack[QueueSettings],
-    ) -> Queue:
-        """Changes the settings that are named; None puts one back to its default. `allow_missing` makes the queue.
-
-        QueueNotFound, EtagMismatch, InvalidField.
-        """
-        request = queue_update(name, etag, allow_missing, settings)
-        answer = await self._call(self.stubs.queues.UpdateQueue, request, timeout)
-        return answer.queue
-
-    async def pause_queue(self, name: str, *, timeout: float | None = None) -> Queue:
-        """No job of it is claimed from now on; what runs goes on. QueueNotFound."""
-        return await self.update_queue(name, paused=True, timeout=timeout)
-
-    async def resume_queue(self, name: str, *, timeout: float | None = None) -> Queue:
-        """Lifts a pause. QueueNotFound."""
-        return await self.update_queue(name, paused=False, timeout=timeout)
-
-    async def purge_queue(
-        self,
-        name: str,
-        *,
-        states: Sequence[State] = (),
-        limit: int | None = None,
-        validate_only: bool = False,
-        timeout: float | None = None,
-    ) -> int:
-        """Deletes the jobs of a queue in these states, by default all that wait, and says how many.
-
-        `timeout` is for each 1,000; `validate_only` counts the first 1,000 at most. QueueNotFound.
-        """
-        purged = 0
-        request = PurgeQueueRequest(
-            name=name, states=[to_state(state) for state in states], validate_only=validate_only
-        )
-        while limit is None or purged < limit:
-            request.max_jobs = BATCH_ITEMS if limit is None else min(limit - purged, BATCH_ITEMS)
-            answer = await self._call(self.stubs.queues.PurgeQueue, request, timeout)
-            purged += answer.deleted_count
-            if not answer.more or validate_only:
-                break
-        return purged
-
-    async def workers(self, *, states: Sequence[AnyWorkerState] = (), timeout: float | None = None) -> Workers:
-        """All of them by id, or those in these states: IDLE, BUSY, QUIET, LOST. `timeout` is for each 1,000."""
-        workers: Workers = []
-        request = ListWorkersRequest(states=[to_worker_state(state) for state in states], page_size=BATCH_ITEMS)
-        while True:
-            page = await self._call(self.stubs.workers.ListWorkers, request, timeout)
-            workers += page.workers
-            if not page.next_page_token:
-                return workers
-            request.page_token = page.next_page_token
-
-    async def drain_worker(
-        self, worker_id: str, directive: Directive = "QUIET", *, timeout: float | None = None
-    ) -> RegisteredWorker:
-        """Gives a worker no more jobs: QUIET lets it finish what it holds, TERMINATE end as well; NONE lifts that.
-
-        It holds until it is lifted, also when the worker comes back under its id. At a `held_count` of 0 it is drained.
-        WorkerNotFound.
-        """
-        request = DrainWorkerRequest(worker_id=worker_id, directive=to_directive(directive))
-        answer = await self._call(self.stubs.workers.DrainWorker, request, timeout)
-        return answer.worker
-
-    async def server_info(self, *, timeout: float | None = None) -> GetServerInfoResponse:
-        """What the server is, what it stores in, how safe that is, and its limits."""
-        return await self._call(self.stubs.admin.GetServerInfo, GetServerInfoRequest(), timeout)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 CREATING: Final = 2
 """Creates in flight at a time: one travels while the server works on the other."""
+
+Told: TypeAlias = "Callable[[int], object]"
+"""What long work tells its progress to: how many jobs so far."""
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -123,6 +126,7 @@ class Core:
         request: ByFilter,
         limit: int | None,
         timeout: float | None,
+        told: Told | None,
         *,
         is_repeatable: bool = True,
     ) -> int:
@@ -133,6 +137,8 @@ class Core:
             # From the second call on a repeat cannot reach back to what has been changed before.
             answer = await self._call(method, request, timeout, is_repeatable=is_repeatable or bool(request.page_token))
             changed += answer.changed_count
+            if told is not None:
+                told(changed)
             if not answer.more:
                 break
             request.page_token = answer.next_page_token

@@ -7,19 +7,21 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack, cast
 
-from jobwire.v1.admin_service_pb2 import GetServerInfoResponse
+from jobwire.v1.admin_service_pb2 import GetServerInfoResponse, Stats
 from jobwire.v1.job_pb2 import Job
 from jobwire.v1.job_service_pb2 import CreateJobRequest, ListJobsResponse, RecoverStuckJobsResponse
 from jobwire.v1.queue_pb2 import Queue
 from jobwire.v1.worker_pb2 import Worker as RegisteredWorker
-from jobwire_client._async import AsyncClient, Jobs, Outcomes, Queues, Workers
+from jobwire_client._async import AsyncClient, Jobs, Outcomes
 from jobwire_client._channel import DEFAULT_TARGET, ConnectOptions
 from jobwire_client._convert import Body
+from jobwire_client._core import Told
+from jobwire_client._operations import Queues, Workers
 from jobwire_client._watching import JobChange
 from jobwire_client.models import AnyWorkerState, Directive, EditFields, FilterFields, JobFields, QueueSettings, State
 
@@ -70,6 +72,16 @@ class Client:
         """Ends calls under way, whichever thread waits for them. A second time does nothing."""
         self._end()
 
+    def _each(self, watching: AsyncIterator[T]) -> Iterator[T]:
+        # What `async def` and `yield` make is more than its annotation says to those who only iterate.
+        told = cast("AsyncGenerator[T, None]", watching)
+        try:
+            while (each := self._run(_next(told))) is not None:
+                yield each
+        finally:
+            if not self._loop.is_closed():
+                self._run(told.aclose())
+
     def _run(self, calling: Coroutine[None, None, T]) -> T:
         if os.getpid() != self._pid:
             calling.close()
@@ -110,14 +122,7 @@ class Client:
         self, job_ids: Iterable[str] = (), *, timeout: float | None = None, **where: Unpack[FilterFields]
     ) -> Iterator[JobChange]:
         """The jobs as they are, then each change as it comes, until you stop: of these ids, of a filter, or of all."""
-        # What `async def` and `yield` make is more than its annotation says to those who only iterate.
-        told = cast("AsyncGenerator[JobChange, None]", self._client.watch(job_ids, timeout=timeout, **where))
-        try:
-            while (change := self._run(_next(told))) is not None:
-                yield change
-        finally:
-            if not self._loop.is_closed():
-                self._run(told.aclose())
+        yield from self._each(self._client.watch(job_ids, timeout=timeout, **where))
 
     def update(self, job_id: str, *, etag: str = "", timeout: float | None = None, **fields: Unpack[EditFields]) -> Job:
         """Changes what is named of a job; None puts it back to its default."""
@@ -191,13 +196,20 @@ class Client:
         grace: float | timedelta | None = None,
         limit: int | None = None,
         validate_only: bool = False,
+        told: Told | None = None,
         timeout: float | None = None,
         **where: Unpack[FilterFields],
     ) -> int:
         """Cancels the jobs that match, and says how many."""
         return self._run(
             self._client.cancel_where(
-                reason=reason, grace=grace, limit=limit, validate_only=validate_only, timeout=timeout, **where
+                reason=reason,
+                grace=grace,
+                limit=limit,
+                validate_only=validate_only,
+                told=told,
+                timeout=timeout,
+                **where,
             )
         )
 
@@ -206,22 +218,28 @@ class Client:
         *,
         limit: int | None = None,
         validate_only: bool = False,
+        told: Told | None = None,
         timeout: float | None = None,
         **where: Unpack[FilterFields],
     ) -> int:
         """Replays the ended jobs that match. Name the states: with none named COMPLETED jobs run again too."""
-        return self._run(self._client.retry_where(limit=limit, validate_only=validate_only, timeout=timeout, **where))
+        return self._run(
+            self._client.retry_where(limit=limit, validate_only=validate_only, told=told, timeout=timeout, **where)
+        )
 
     def delete_where(
         self,
         *,
         limit: int | None = None,
         validate_only: bool = False,
+        told: Told | None = None,
         timeout: float | None = None,
         **where: Unpack[FilterFields],
     ) -> int:
         """Removes the jobs that match and that no worker holds."""
-        return self._run(self._client.delete_where(limit=limit, validate_only=validate_only, timeout=timeout, **where))
+        return self._run(
+            self._client.delete_where(limit=limit, validate_only=validate_only, told=told, timeout=timeout, **where)
+        )
 
     def recover(
         self,
@@ -284,11 +302,14 @@ class Client:
         states: Sequence[State] = (),
         limit: int | None = None,
         validate_only: bool = False,
+        told: Told | None = None,
         timeout: float | None = None,
     ) -> int:
         """Deletes the jobs of a queue in these states, by default all that wait, and says how many."""
         return self._run(
-            self._client.purge_queue(name, states=states, limit=limit, validate_only=validate_only, timeout=timeout)
+            self._client.purge_queue(
+                name, states=states, limit=limit, validate_only=validate_only, told=told, timeout=timeout
+            )
         )
 
     def workers(self, *, states: Sequence[AnyWorkerState] = (), timeout: float | None = None) -> Workers:
@@ -304,6 +325,16 @@ class Client:
     def server_info(self, *, timeout: float | None = None) -> GetServerInfoResponse:
         """What the server is, what it stores in, how safe that is, and its limits."""
         return self._run(self._client.server_info(timeout=timeout))
+
+    def stats(self, queues: Sequence[str] = (), *, timeout: float | None = None) -> Stats:
+        """Counts, rates and ages of these queues, or of all, and the workers, as of now."""
+        return self._run(self._client.stats(queues, timeout=timeout))
+
+    def watch_stats(
+        self, queues: Sequence[str] = (), *, interval: float | timedelta = 1.0, timeout: float | None = None
+    ) -> Iterator[Stats]:
+        """The same at once, and then every `interval`, until you stop; who comes late for one gets the latest."""
+        yield from self._each(self._client.watch_stats(queues, interval=interval, timeout=timeout))
 
 
 async def _next(told: AsyncGenerator[T, None]) -> T | None:

@@ -1,4 +1,4 @@
-"""Following jobs, through outages: until they end, or as they change."""
+"""Following jobs and statistics, through outages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import grpc
 
+from jobwire.v1.admin_service_pb2 import Stats, WatchStatsRequest
 from jobwire.v1.job_pb2 import Job
 from jobwire.v1.job_service_pb2 import BatchGetJobsRequest, WaitJobRequest, WatchJobsRequest, WatchJobsResponse
 from jobwire_client._backoff import Backoff
@@ -19,6 +20,7 @@ from jobwire_client.errors import JobwireError, from_rpc_error
 from jobwire_client.models import BATCH_ITEMS
 
 if TYPE_CHECKING:
+    from jobwire.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from jobwire.v1.job_service_pb2_grpc import JobServiceAsyncStub
 
 WAITED_AT_ONCE: Final = 60.0
@@ -50,7 +52,7 @@ class Patience:
         self._since = None
         self._backoff.reset()
         if (seconds := self._outage.end()) is not None:
-            log.info("following jobs again after %.1f s", seconds)
+            log.info("following again after %.1f s", seconds)
 
     async def failed(self, error: JobwireError) -> None:
         """Waits for as long as is good before the next try; raises the error when there should be none."""
@@ -60,7 +62,7 @@ class Patience:
         if not is_worth_repeating(error, is_repeatable=True) or now + pause > self._since + self._seconds:
             raise error
         level = self._outage.level(brief(error), is_expected=is_expected(error))
-        log.log(level, "not following jobs: %s", brief(error))
+        log.log(level, "not following: %s", brief(error))
         await asyncio.sleep(pause)
 
 
@@ -95,6 +97,22 @@ async def changes(
                     there = await _read(jobs, view.unnamed, timeout) if request.filter.states else []
                     for change in view.settle(there):
                         yield change
+        except grpc.aio.AioRpcError as error:
+            await patience.failed(from_rpc_error(error))
+        finally:
+            stream.cancel()
+
+
+async def readings(
+    admin: AdminServiceAsyncStub, request: WatchStatsRequest, *, patience: Patience
+) -> AsyncGenerator[Stats, None]:
+    """The statistics now, and at each interval."""
+    while True:
+        stream = admin.WatchStats(request)
+        try:
+            async for response in stream:
+                patience.succeeded()
+                yield response.stats
         except grpc.aio.AioRpcError as error:
             await patience.failed(from_rpc_error(error))
         finally:
