@@ -49,7 +49,7 @@ FULL: Final = Size(
     calls=3_000,
     pick_ups=200,
     backlogs=(1_000, 1_000_000),
-    claims=400,
+    claims=300,
     streams=1_000,
     seconds=10,
 )

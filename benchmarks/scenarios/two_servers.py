@@ -47,7 +47,12 @@ async def measure(setup: Setup) -> Outcome:
                 "×",
                 [2 * one.server_cpu / max(two.server_cpu, 0.01) for one, two in pairs],
             ),
-            Figure("single creates of two servers beside one, by the clock", "×", single_ratio),
+            Figure("single creates of two servers beside one, by the clock", "×", single_ratio, aim=at_least(1.8)),
+            Figure(
+                "whole lives of two servers, CPU of the engine",
+                "%",
+                [100 * timing.engine_cpu / timing.seconds for timing in together],
+            ),
             Figure(f"whole lives of one server, batches of {BATCH}", "/s", [timing.rate for timing in alone]),
             Figure(f"whole lives of two servers, batches of {BATCH}", "/s", [timing.rate for timing in together]),
         ],
@@ -57,7 +62,7 @@ async def measure(setup: Setup) -> Outcome:
 SCENARIO = Scenario(
     name="two-servers",
     what="whole lives and single creates by two server processes on one engine, in turns with one of them",
-    promises="1.5 times the lives of one, until the engine is full",
+    promises="1.5 times the lives of one, until the engine is full; nearly twice the single creates is the aim",
     measure=measure,
     weight=25,
     needs_engine=True,
