@@ -38,8 +38,11 @@ async def measure(setup: Setup) -> Outcome:
             for way in ways.values():
                 await way()
             for _ in setup.rounds():
-                for name, way in ways.items():
-                    taken[name].append([await _milliseconds(way) for _ in range(size.pick_ups)])
+                for times in taken.values():
+                    times.append([])
+                for _ in range(size.pick_ups):
+                    for name, way in ways.items():
+                        taken[name][-1].append(await _milliseconds(way))
         done = 2 * (1 + size.runs * size.pick_ups)
         counted = await lives.counted(running, created=done, completed=done)
     p50 = {name: [percentile(each, 50) for each in rounds] for name, rounds in taken.items()}
