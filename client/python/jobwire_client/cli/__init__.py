@@ -31,7 +31,8 @@ _FAMILIES: Final = {
     },
     "Workers": {"work": "work", "workers": "workers", "drain": "workers"},
     "Queues": {"queues": "queues", "pause": "queues", "resume": "queues"},
-    "Settings": {"config": "config"},
+    "Measuring": {"bench": "bench"},
+    "Settings": {"config": "config", "completion": "completion"},
 }
 """Each command and the file in this folder that holds it."""
 
