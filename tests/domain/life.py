@@ -46,6 +46,7 @@ _NEW = Job(
     retention=None,
     schedule_time=None,
     expire_time=None,
+    webhook_events=0,
     state=JobState.QUEUED,
     score=rank(NOW - MINUTE, 5, DEFAULT_AGEING),
     version=7,

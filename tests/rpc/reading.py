@@ -89,6 +89,7 @@ def stored(new: NewJob, **changes: Any) -> Job:
         retention=new.retention,
         schedule_time=new.schedule_time,
         expire_time=new.expire_time,
+        webhook_events=new.webhook_events,
         state=JobState.QUEUED,
         score=NOW,
         version=1,

@@ -108,6 +108,7 @@ class _Writer:
             user=self._pick(("", "ann", "bob")),
             priority=self._pick((5, 5, 1, 2, 10)),
             is_id_given=self._pick(_YES_NO),
+            webhook=self._pick((0, 0, 0, 0, 15, 1, 6)),
         )
 
     def claim(self) -> Step:
@@ -153,7 +154,7 @@ class _Writer:
                     return job.state is JobState.IN_PROGRESS
 
         id = self._id(is_likely)
-        return Decide(what, id, self._read(id))
+        return Decide(what, id, self._read(id), brings_word=self._pick((True, True, True, False)))
 
     def again(self) -> Step | None:
         """Mostly what was the last thing that happened to its job."""

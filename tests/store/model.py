@@ -17,6 +17,7 @@ from jobwire_server.domain.guard import Outcome, is_overdue, judge
 from jobwire_server.domain.job import DAY, DEFAULT_RETENTION, MINUTE, Job, JobState, NewJob, Progress, Verb
 from jobwire_server.domain.move import AnyMove, Deletion, Move
 from jobwire_server.domain.queue import FORGOTTEN_AFTER, Queue, QueueChanges, next_queue_time, rank
+from jobwire_server.domain.webhook import wants_word
 from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.store import base
 from jobwire_server.store.base import ClaimOutcome, CreateOutcome
@@ -109,6 +110,10 @@ class Model:
             return base.Moved(outcome, job=job)
         if job.last_operation == move.operation:
             return base.Moved(outcome, _standing(job))
+        if wants_word(job, to):
+            if move.word is None:
+                return base.Moved(Outcome.STALE, job=job)
+            self.create(move.word)
         is_end = to.is_ended and not job.state.is_ended
         moved: Job = job._replace(**move.changes, state=to, last_operation=move.operation)
         if move.outcome is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.job import SECOND, Job, JobError, JobState, NewJob, RetryPolicy
 from jobwire_server.domain.move import AnyMove, Deletion, Move
 from jobwire_server.domain.queue import QueueChanges
+from jobwire_server.domain.webhook import wants_word
 from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.store.base import ClaimRequest, Renewal
 
@@ -150,6 +151,7 @@ class Player:
         self.moves: list[AnyMove] = []
         """Every Move that was sent, oldest first."""
         self._tokens = 0
+        self._words = 0
 
     def look(self) -> None:
         """Callers see the jobs as they are now."""
@@ -221,6 +223,7 @@ class Player:
             retention=new.retention,
             schedule_time=None if new.due_in is None else now + new.due_in,
             expire_time=None if new.expires_in is None else now + new.expires_in,
+            webhook_events=new.webhook,
         )
 
     def _request(self, wish: Wish) -> ClaimRequest:
@@ -257,10 +260,16 @@ class Player:
         reading = self._reading(decide.id, decide.read)
         if reading is None:
             return None
+        job = self.readings[decide.id][reading]
         try:
-            return DECISIONS[decide.what](self.readings[decide.id][reading], self.clock.now)
+            decided = DECISIONS[decide.what](job, self.clock.now)
         except JobwireError:
             return None
+        if decided is None or not decide.brings_word or not wants_word(job, decided.as_move().to):
+            return decided
+        self._words += 1
+        word = NewJob(id=f"word{self._words}", queue="r", submission=b"told", id_given=False)
+        return replace(decided.as_move(), word=word)
 
     def _deletion(self, remove: Remove) -> Deletion | None:
         reading = self._reading(remove.id, remove.read)

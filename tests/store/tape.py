@@ -41,6 +41,8 @@ class New(Step):
     key: str = ""
     """The request id."""
     is_id_given: bool = True
+    webhook: int = 0
+    """The ends of which somebody is to be told."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,6 +76,8 @@ class Decide(Step):
     id: str
     read: int = 0
     """From what: 0 = as the job was last seen, 1 = as it was before that, …"""
+    brings_word: bool = True
+    """Where the job wants one."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

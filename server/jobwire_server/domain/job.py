@@ -211,6 +211,8 @@ class NewJob(NamedTuple):
     retention: int | None = None
     schedule_time: int | None = None
     expire_time: int | None = None
+    webhook_events: int = 0
+    """The ends of which somebody is to be told, as bits (`domain.webhook.EVENTS`); whom, the submission says."""
 
 
 def etag_of(create_time: int, revision: int) -> str:
@@ -237,6 +239,7 @@ class Job(NamedTuple):
     retention: int | None
     schedule_time: int | None
     expire_time: int | None
+    webhook_events: int
 
     # Where it stands.
     state: JobState

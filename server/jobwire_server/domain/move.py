@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypedDict
 
 from jobwire_server.domain.activity import Event
 from jobwire_server.domain.guard import Guard
-from jobwire_server.domain.job import Attempt, AttemptOutcome, JobError, JobState, Progress, RetryPolicy, Verb
+from jobwire_server.domain.job import Attempt, AttemptOutcome, JobError, JobState, NewJob, Progress, RetryPolicy, Verb
 from jobwire_server.domain.noise import noise_bytes
 
 
@@ -77,6 +77,9 @@ class Move:
     outcome: AttemptOutcome | None = None
     """How the current attempt ended, where it stays in the row; None where it goes into the history, or never was."""
     changes: JobChanges = field(default_factory=JobChanges)
+    word: NewJob | None = None
+    """The job that tells of this end where somebody asked to be told (`domain.webhook.wants_word`). It comes into being
+    with the change, or neither does: without it such an end is answered STALE. Its id is one that nobody else has."""
     operation: bytes = field(default_factory=new_operation)
 
     def as_move(self) -> Move:
@@ -98,7 +101,7 @@ class Completion(NamedTuple):
     """The Move that ends nearly every life, as short as it can be said: its worker reports the result.
 
     Blind: the token alone guards it, so that it needs no read. It wins over a cancel request that its worker has not
-    heeded: the work is done.
+    heeded: the work is done. It brings no word of the end, so a job that wants one is STALE to it.
     """
 
     job_id: str

@@ -36,14 +36,9 @@ def get(job_ids: Sequence[str]) -> Call[Snapshot]:
 def create(jobs: Sequence[NewJob], *, brief: bool = False) -> Call[list[Created]]:
     shapes: dict[tuple[Any, ...], int] = {}
     arguments = []
-    specs = []
+    specs: list[bytes] = []
     for new in jobs:
-        spec = codec.encode_spec(new.digest, new.submission)
-        specs.append(spec)
-        argument = [new.id, shapes.setdefault(codec.alike(new), len(shapes) + 1), len(spec)]
-        if new.request_key is not None:
-            argument.append(new.request_key.hex())
-        arguments.append(argument)
+        arguments.append(_new(new, shapes, specs))
 
     def read(answer: Answer) -> list[Created]:
         stored = Jobs(answer.blob)
@@ -59,6 +54,16 @@ def create(jobs: Sequence[NewJob], *, brief: bool = False) -> Call[list[Created]
             requests=[new.request_key.hex() for new in jobs if new.request_key is not None],
         ),
     )
+
+
+def _new(new: NewJob, shapes: dict[tuple[Any, ...], int], large: list[bytes]) -> list[object]:
+    """A new job as creating.lua takes it; what is large comes beside it."""
+    spec = codec.encode_spec(new.digest, new.submission)
+    large.append(spec)
+    argument: list[object] = [new.id, shapes.setdefault(codec.alike(new), len(shapes) + 1), len(spec)]
+    if new.request_key is not None:
+        argument.append(new.request_key.hex())
+    return argument
 
 
 def _created(new: NewJob, made: Sequence[Any] | int, stored: Jobs, now: int) -> Created:
@@ -125,6 +130,7 @@ def _move_all(moves: Sequence[Move]) -> Call[list[Moved]]:
     large: list[bytes] = []
     # What many Moves of a batch have in common is sent once.
     shapes: dict[str, int] = {}
+    word_shapes: dict[tuple[Any, ...], int] = {}
     arguments = []
     for each in moves:
         kept = tuple(item for item in each.changes.items() if item[0] not in _BESIDE)
@@ -140,10 +146,12 @@ def _move_all(moves: Sequence[Move]) -> Call[list[Moved]]:
             kept,
         )
         arguments.append([shapes.setdefault(shape, len(shapes) + 1), *_move(each, large)])
+        if each.word is not None:
+            arguments[-1].append(_new(each.word, word_shapes, large))
 
     return Call(
         script("move"),
-        f"[[{','.join(shapes)}],{to_json(arguments)}]",
+        f"[[{','.join(shapes)}],{to_json(arguments)},[{','.join(map(codec.encode_alike, word_shapes))}]]",
         _moved_all(moves),
         b"".join(large),
         lambda: suspects(ids=[each.job_id for each in moves]),

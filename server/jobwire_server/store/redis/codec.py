@@ -37,6 +37,7 @@ _ALIKE: Final = (
     "retention",
     "schedule_time",
     "expire_time",
+    "webhook_events",
 )
 """What most new jobs of a batch have in common."""
 
@@ -52,7 +53,7 @@ def encode_alike(values: tuple[Any, ...]) -> str:
     texts = {name: text for name, text in encode_changes(said.items()).items() if text is not False}
     texts["queue"] = said["queue"]
     judged = (texts.get(name, False) for name in ("queue", "priority", "schedule_time", "expire_time", "user_id"))
-    is_plain = not texts.keys() & {"expire_time", "execution_timeout"}
+    is_plain = not texts.keys() & {"expire_time", "execution_timeout", "webhook_events"}
     return parts.to_json([id_given, *judged, is_plain, parts.to_json(texts)[1:-1]])
 
 
@@ -190,6 +191,7 @@ _SHAPES: Final[Mapping[str, tuple[Any, Callable[[Any], str], Callable[[str], Any
     "retention": (None, *_NUMBER),
     "schedule_time": (None, *_NUMBER),
     "expire_time": (None, *_NUMBER),
+    "webhook_events": (0, *_NUMBER),
     "state": (JobState.QUEUED, _same, STATES.__getitem__),
     "score": (0, *_NUMBER),
     "version": (1, *_NUMBER),

@@ -53,7 +53,7 @@ class Keys:
         self.changes: Final = self.tag + _NAMES["CHANGES"]
 
 
-def lua() -> str:
-    """The same names for scripts: each a local that holds what follows TAG."""
-    names = "".join(f"local {name} = '{suffix}'\n" for name, suffix in _NAMES.items())
-    return f"local TAG = string.sub(KEYS[1], 1, {-1 - len(_NAMES['META'])})\n{names}"
+def lua() -> dict[str, str]:
+    """The same names for scripts: each a local that holds what follows TAG. Name → how it is said."""
+    tag = f"local TAG = string.sub(KEYS[1], 1, {-1 - len(_NAMES['META'])})\n"
+    return {"TAG": tag, **{name: f"local {name} = '{suffix}'\n" for name, suffix in _NAMES.items()}}

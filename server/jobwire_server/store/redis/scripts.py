@@ -27,6 +27,7 @@ from jobwire_server.domain.job import (
     JobState,
 )
 from jobwire_server.domain.queue import DEFAULT_AGEING, FORGOTTEN_AFTER, MIN_PRIORITY
+from jobwire_server.domain.webhook import EVENTS
 from jobwire_server.store.base import FOUND_BYTES, LOOK_PAST, MAX_RETURNED, REFUSED_FOR, SCAN, WORKER_FORGOTTEN_AFTER
 from jobwire_server.store.redis import codec, keys
 
@@ -65,16 +66,22 @@ _NUMBERS: Final = {
 
 _STATES: Final = ", ".join(f"'{state}'" for state in JobState)
 _TALLY: Final = ", ".join(f"'{field}'" for field in Tally._fields)
+_EVENTS: Final = ", ".join(f"{state} = {bit}" for state, bit in EVENTS.items())
 _RETENTION: Final = ", ".join(f"{state} = '{period}'" for state, period in DEFAULT_RETENTION.items())
 
-_OURS: Final = (
-    "".join(f"local {number} = {value}\n" for number, value in _NUMBERS.items())
-    + f"local STATES = {{ {_STATES} }} -- in the order of listings\n"
-    + f"local DEFAULT_RETENTION = {{ {_RETENTION} }}\n"
-    + f"local DEFAULT_QUEUE = '{DEFAULT_QUEUE}'\n"
-    + f"local function tally_fields()\n    return {_TALLY}\nend\n"
-)
+_OURS: Final = {
+    **keys.lua(),
+    **{number: f"local {number} = {value}\n" for number, value in _NUMBERS.items()},
+    "STATES": f"local STATES = {{ {_STATES} }} -- in the order of listings\n",
+    "DEFAULT_RETENTION": f"local DEFAULT_RETENTION = {{ {_RETENTION} }}\n",
+    "DEFAULT_QUEUE": f"local DEFAULT_QUEUE = '{DEFAULT_QUEUE}'\n",
+    "EVENTS": f"local EVENTS = {{ {_EVENTS} }}\n",
+    "tally_fields": f"local function tally_fields()\n    return {_TALLY}\nend\n",
+}
+"""Name → how it is said. A script begins with those that it uses: Lua takes 200 local names, and `move` has nearly so
+many."""
 
+_WORD: Final = re.compile(r"[A-Za-z_]\w*")
 _INCLUDE: Final = re.compile(r"^--!include (.+)$", re.MULTILINE)
 
 
@@ -92,9 +99,9 @@ def script(name: str) -> Script:
     """Puts a script together: its flags, the names of keys, our numbers and words, and the files that it includes."""
     text = _read(f"{name}.lua")
     flags, body = text.split("\n", 1)
-    source = f"{flags}\n{keys.lua()}{_OURS}" + _INCLUDE.sub(
-        lambda found: "".join(map(_library, found[1].split())), body
-    )
+    whole = _INCLUDE.sub(lambda found: "".join(map(_library, found[1].split())), body)
+    words = {*_WORD.findall(whole)}
+    source = f"{flags}\n{''.join(said for name, said in _OURS.items() if name in words)}{whole}"
     return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

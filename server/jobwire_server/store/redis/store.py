@@ -45,7 +45,7 @@ from jobwire_server.store.redis.link import Link, new_call_id
 from jobwire_server.store.redis.scripts import Call, Unreadable
 from jobwire_server.store.redis.telling import Telling
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Stands in `:meta`; raise it with every change of a key, or of a shape in codec.py."""
 
 BATCH: Final = 500

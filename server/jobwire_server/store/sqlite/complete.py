@@ -10,6 +10,7 @@ from typing import Any, Final
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DEFAULT_RETENTION, JobState
 from jobwire_server.domain.move import Completion
+from jobwire_server.domain.webhook import EVENTS
 from jobwire_server.store.base import Moved, Standing
 from jobwire_server.store.sqlite import bulk, rows
 from jobwire_server.store.sqlite.transaction import Transaction
@@ -17,7 +18,7 @@ from jobwire_server.store.sqlite.transaction import Transaction
 _RETENTION: Final = "coalesce(job.retention, (SELECT retention FROM queue WHERE name = job.queue), ?2)"
 
 # ?1 is now, ?2 how long a completed job is kept where nobody says. Guard and changes are those of Completion.as_move. A
-# job that goes at its end (retention 0) is left alone.
+# job that goes at its end (retention 0), or of whose end somebody is to be told, is left alone.
 _COMPLETE: Final = f"""
 WITH given (id, token, result, operation) AS ({{values}})
 UPDATE job SET
@@ -27,6 +28,7 @@ UPDATE job SET
     result = given.result
 FROM given
 WHERE job.id = given.id AND job.state = 'in_progress' AND job.token = given.token AND {_RETENTION} > 0
+    AND job.webhook_events & {EVENTS[JobState.COMPLETED]} = 0
 RETURNING job.id, queue, CAST(worker_id AS BLOB), iif(attempt = 1, NULL, number), max(0, coalesce(?1 - claim_time, 0))
 """
 

@@ -47,6 +47,9 @@ _COLUMNS: Final = (
 )
 """What a create says; all other columns begin with their defaults."""
 
+_WEBHOOK: Final = "UPDATE job SET webhook_events = ? WHERE number = ?"
+"""Few jobs have one: a column more in each insert would cost all of them."""
+
 _ID: Final = _COLUMNS.index("id")
 
 
@@ -112,11 +115,12 @@ class _Entering:
         self._lines: dict[str, _Line] = {}
         self._rows: list[bulk.Row] = []
         self._submissions: list[bulk.Row] = []
+        self._webhooks: list[tuple[int, int]] = []
 
     def enter(self, new: NewJob) -> Created:
         # Hot: each step in it is taken for every job.
         (id_, queue, type_, user_id, priority, submission, digest, _, _, retry, *times) = new
-        execution_timeout, retention, schedule_time, expire_time = times
+        execution_timeout, retention, schedule_time, expire_time, webhook_events = times
         now, number = self._now, self._transaction.next_number()
         line = self._lines.get(queue) or self._line(queue)
         queue_time: int | None = None
@@ -153,6 +157,8 @@ class _Entering:
         )
         if submission:
             self._submissions.append((number, submission))
+        if webhook_events:
+            self._webhooks.append((webhook_events, number))
         if self._brief:
             return Created(CreateOutcome.CREATED, id_)
         standing = Standing(id_, queue, state, score, 1, 1, 0, 0, now, now, queue_time, None)
@@ -162,13 +168,15 @@ class _Entering:
         transaction = self._transaction
         bulk.insert(transaction.connection, "job", _COLUMNS, self._rows)
         bulk.insert(transaction.connection, "submission", ("number", "content"), self._submissions)
+        if self._webhooks:
+            transaction.executemany(_WEBHOOK, self._webhooks)
         for name, line in self._lines.items():
             line.queue.changed = line.queue.changed or line.queued > 0
             transaction.counted(name, None, JobState.QUEUED, line.queued)
             transaction.counted(name, None, JobState.SCHEDULED, line.scheduled)
             transaction.happened(name, Event.CREATED, line.queued + line.scheduled)
         transaction.tell_changed(row[_ID] for row in self._rows)
-        self._rows, self._submissions, self._lines = [], [], {}
+        self._rows, self._submissions, self._webhooks, self._lines = [], [], [], {}
 
     def _line(self, name: str) -> _Line:
         queue = self._transaction.add_queue(name)

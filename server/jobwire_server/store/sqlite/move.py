@@ -8,9 +8,11 @@ from typing import Any, Final
 from jobwire_server.domain.guard import Outcome, judge
 from jobwire_server.domain.job import DEFAULT_RETENTION, Job, JobState, Verb
 from jobwire_server.domain.move import AnyMove, Completion, Move
+from jobwire_server.domain.webhook import wants_word
 from jobwire_server.store.base import Moved, Standing
 from jobwire_server.store.sqlite import rows
 from jobwire_server.store.sqlite.complete import complete
+from jobwire_server.store.sqlite.create import create
 from jobwire_server.store.sqlite.rows import Stored
 from jobwire_server.store.sqlite.transaction import Transaction
 
@@ -54,6 +56,10 @@ def _move(
         return Moved(outcome, job=rows.read(transaction, [job.id], whole=True)[job.id][1])
     if move.operation and job.last_operation == move.operation:
         return Moved(Outcome.OK, Standing.of(job))  # applied before
+    if wants_word(job, move.to):
+        if move.word is None:
+            return Moved(Outcome.STALE, job=rows.read(transaction, [job.id], whole=True)[job.id][1])
+        create(transaction, [move.word])
     changes = _changes(transaction, job, move)
     transaction.counted(job.queue, job.state, move.to)
     if (cost := move.cost) is not None:

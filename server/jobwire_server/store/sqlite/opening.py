@@ -13,7 +13,7 @@ import apsw
 
 from jobwire_server.store.base import CannotOpen
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Stands in `PRAGMA user_version`; raise it with every change of schema.sql or of a shape in codec.py."""
 
 APPLICATION_ID: Final = 0x6A627772

@@ -17,6 +17,7 @@ CREATE TABLE job (
     retention          INTEGER,
     schedule_time      INTEGER,
     expire_time        INTEGER,
+    webhook_events     INTEGER NOT NULL DEFAULT 0,  -- domain.webhook.EVENTS
     -- Not by IN, which takes half a microsecond at each write; the commonest first.
     state              TEXT NOT NULL CHECK (
                            state = 'queued' OR state = 'in_progress' OR state = 'completed' OR state = 'scheduled'

@@ -15,7 +15,10 @@ local function judge(fields, token, operation)
     elseif fields.last_operation == operation then
         return 'ok'
     end
-    return fields.state == 'in_progress' and fields.token == token and 'completes' or 'lost'
+    if fields.state ~= 'in_progress' or fields.token ~= token then
+        return 'lost'
+    end
+    return wants_word(fields, 'completed') and 'stale' or 'completes'
 end
 
 for i, completion in ipairs(completions) do

@@ -22,6 +22,12 @@ local function is_expired(fields)
     return fields.expire_time and tonumber(fields.expire_time) <= NOW and not fields.start_time
 end
 
+-- Going to that state it ends in a way of which somebody asked to be told: domain.webhook.wants_word.
+local function wants_word(fields, to)
+    local event = fields.webhook_events and EVENTS[to]
+    return event and not EVENTS[fields.state] and bit.band(tonumber(fields.webhook_events), event) ~= 0
+end
+
 -- The parts of a job that may grow, as one JSON object of texts; empty = there are none.
 local function detail_of(row)
     return next(row.detail) and cjson.encode(row.detail) or ''
