@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from jobwire_server.config import Config, ConfigError, is_loopback
 from jobwire_server.rpc.admin_service import AdminServicer
@@ -25,13 +25,17 @@ from jobwire_server.service.queues import QueueService
 from jobwire_server.service.stats import StatsService
 from jobwire_server.service.watches import WatchService
 from jobwire_server.service.workers import WorkerService
-from jobwire_server.store.base import CannotOpen, Store
+from jobwire_server.store.base import CannotOpen
 from jobwire_server.store.examination import Inspection
+from jobwire_server.store.measured import measured, step_timer
 from jobwire_server.store.redis.inspection import RedisInspection
 from jobwire_server.store.redis.store import RedisStore
 from jobwire_server.store.sqlite.inspection import SqliteInspection
 from jobwire_server.store.sqlite.store import SqliteStore
-from jobwire_server.web.server import WebServer
+from jobwire_server.telemetry.metrics import Registry
+
+if TYPE_CHECKING:
+    from jobwire_server.web.server import WebServer
 
 log = logging.getLogger("jobwire")
 
@@ -45,46 +49,53 @@ _STORES = "sqlite:///FILE (four slashes for an absolute path), redis://HOST:PORT
 class App:
     """One server: `start`, and `stop` in any case."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, metrics: Registry | None = None) -> None:
+        """`metrics` where they are shared with other processes."""
+        metrics = metrics or Registry()
         self._config = config
         self._store = open_store(config.store)
-        self._maintenance = Maintenance(self._store)
-        streams = Streams(config.limits)
-        self._claims = ClaimService(self._store, streams=streams, expired_seen=self._maintenance.ring)
-        self._watches = WatchService(self._store, streams=streams)
-        self._stats = StatsService(self._store, streams=streams)
-        jobs = JobService(self._store, acknowledged=self._claims.acknowledged)
-        by_filter = JobsByFilter(self._store)
-        workers = WorkerService(self._store, acknowledged=self._claims.acknowledged)
+        self._store.timed = step_timer(self._store.steps, metrics)
+        self.store = store = measured(self._store, metrics)
+        self._maintenance = Maintenance(store)
+        streams = Streams(config.limits, metrics)
+        self._claims = ClaimService(store, streams=streams, expired_seen=self._maintenance.ring, metrics=metrics)
+        self._watches = WatchService(store, streams=streams)
+        self._stats = StatsService(store, streams=streams)
+        jobs = JobService(store, acknowledged=self._claims.acknowledged, metrics=metrics)
+        by_filter = JobsByFilter(store)
+        workers = WorkerService(store, acknowledged=self._claims.acknowledged, metrics=metrics)
         reader = Reader(config.limits, now=lambda: time.time_ns() // 1000)
         self._server = Server(
             [
-                JobServicer(jobs, Listings(self._store), by_filter, self._claims, self._watches, reader),
+                JobServicer(jobs, Listings(store), by_filter, self._claims, self._watches, reader),
                 WorkerServicer(workers, reader),
-                QueueServicer(QueueService(self._store), by_filter, config.limits),
-                AdminServicer(self._store, self._stats, config.limits),
+                QueueServicer(QueueService(store), by_filter, config.limits),
+                AdminServicer(store, self._stats, config.limits),
             ],
             limits=config.limits,
             reflection=config.serves_reflection,
             shares_port=config.processes > 1,
+            metrics=metrics,
         )
-        self._web = None
+        self._web: WebServer | None = None
         if config.http_address is not None:
+            from jobwire_server.web.server import WebServer  # 60 ms and 4 MB that nobody needs without HTTP
+
             self._web = WebServer(
                 self._server.methods,
                 self._server.gate,
-                self._store,
+                store,
+                self._stats,
+                metrics,
                 limits=config.limits,
                 only_loopback=is_loopback(config.http_address),
                 shares_port=config.processes > 1,
             )
+        self.address = ""
+        """Where gRPC is served, with the port that was taken; empty until then."""
         self.http_address: str | None = None
         """Where HTTP is served, with the port that was taken; None = nowhere, or not yet."""
         self._background: list[asyncio.Task[None]] = []
-
-    @property
-    def store(self) -> Store:
-        return self._store
 
     @property
     def failure(self) -> str:
@@ -107,7 +118,8 @@ class App:
         self._background = [
             asyncio.create_task(part.run()) for part in (self._claims, self._watches, self._maintenance)
         ]
-        return _with_port(self._config.listen, port)
+        self.address = _with_port(self._config.listen, port)
+        return self.address
 
     async def _tell_what_was_left(self) -> None:
         held = len((await self._store.leased(longer_than=0, limit=_COUNTED)).jobs)

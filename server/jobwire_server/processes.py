@@ -20,6 +20,7 @@ import click
 from jobwire_server.config import Config
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED
 from jobwire_server.rpc.ports import CannotListen, hold
+from jobwire_server.telemetry.metrics import Cells, Registry
 
 PAUSE: Final = 1.0
 """Seconds between the death of a child and its successor, so that one that cannot live does not eat a core."""
@@ -53,13 +54,15 @@ def serve_by_many(config: Config) -> int:
 class _Family:
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._children: set[int] = set()
+        self._cells = Cells(config.processes)
+        self._children: dict[int, int] = {}
+        """Process → its number, which its successor takes over."""
         self._life, self._parent_lives = os.pipe()  # the second end is open in the parent alone
         self._is_stopping = False
         self._code = 0
 
     def live(self) -> int:
-        greetings = [self._bear() for _ in range(self._config.processes)]
+        greetings = [self._bear(number) for number in range(self._config.processes)]
         if all(greetings):
             click.echo(greetings[0])
             log.info("%d processes share the port: %s", len(self._children), " ".join(map(str, sorted(self._children))))
@@ -74,7 +77,7 @@ class _Family:
                 self._tell(number)
         return self._code
 
-    def _bear(self) -> str:
+    def _bear(self, number: int) -> str:
         """Starts a child, and answers its greeting once it serves; empty when it ended before."""
         reading, writing = os.pipe()
         pid = os.fork()
@@ -83,13 +86,13 @@ class _Family:
             os.close(self._parent_lives)
             # A group of its own: Ctrl-C at a terminal comes to the parent, which passes it on.
             os.setpgid(0, 0)
-            os._exit(self._serve(writing))
+            os._exit(self._serve(number, writing))
         os.close(writing)
-        self._children.add(pid)
+        self._children[pid] = number
         with os.fdopen(reading, encoding="utf-8") as told:
             return told.read()
 
-    def _serve(self, writing: int) -> int:
+    def _serve(self, number: int, writing: int) -> int:
         """In the child."""
         from jobwire_server.serving import serve_alone
 
@@ -97,11 +100,12 @@ class _Family:
             with os.fdopen(writing, "w", encoding="utf-8") as told:
                 told.write(greeting)
 
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         try:
-            return serve_alone(self._config, announce=announce, parent=self._life)
+            metrics = Registry(self._cells, number)
+            return serve_alone(self._config, announce=announce, parent=self._life, metrics=metrics)
         except BaseException:
             log.exception("a process has failed")
             return EXIT_FAILED
@@ -114,14 +118,14 @@ class _Family:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            self._children.discard(pid)
+            number = self._children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
             if self._is_stopping:
                 self._code = self._code or (code if code >= 0 else EXIT_INTERRUPTED)
                 continue
             log.error("process %d has ended (%s)", pid, f"exit code {code}" if code >= 0 else f"signal {-code}")
             time.sleep(PAUSE)  # thread: a parent that has no event loop
-            if not self._bear():
+            if not self._bear(number):
                 self._fail()
 
     def _fail(self) -> None:

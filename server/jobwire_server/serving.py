@@ -19,6 +19,7 @@ from jobwire_server.config import Config, is_loopback
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED
 from jobwire_server.rpc.ports import CannotListen
 from jobwire_server.store.base import CannotOpen, StoreInfo
+from jobwire_server.telemetry.metrics import Registry
 
 _SAME_WISH: Final = 0.1
 """Seconds within which a second signal counts as the first."""
@@ -26,15 +27,21 @@ _SAME_WISH: Final = 0.1
 log = logging.getLogger("jobwire")
 
 
-def serve_alone(config: Config, *, announce: Callable[[str], None] = click.echo, parent: int | None = None) -> int:
+def serve_alone(
+    config: Config,
+    *,
+    announce: Callable[[str], None] = click.echo,
+    parent: int | None = None,
+    metrics: Registry | None = None,
+) -> int:
     """Serves until SIGTERM or Ctrl-C, then drains; a second one ends it at once. Answers the exit code.
 
     `announce` is given what to tell people when it serves. `parent`: a pipe that ends with the process that this one
-    must not outlive.
+    must not outlive. `metrics` where they are shared with other processes.
     """
     _collect_rarely()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, announce, parent))
+        return runner.run(_serve(config, announce, parent, metrics))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -54,7 +61,7 @@ def _collect_rarely() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _serve(config: Config, announce: Callable[[str], None], parent: int | None) -> int:
+async def _serve(config: Config, announce: Callable[[str], None], parent: int | None, metrics: Registry | None) -> int:
 
     # Before anyone can know that we are there: a signal right after the greeting must drain, too.
     asked = asyncio.Event()
@@ -64,7 +71,7 @@ async def _serve(config: Config, announce: Callable[[str], None], parent: int | 
     if parent is not None:
         loop.add_reader(parent, _heed_the_end_of, parent, loop, asked)
 
-    app = App(config)
+    app = App(config, metrics)
     try:
         address = await app.start()
     except (CannotOpen, CannotListen) as error:

@@ -114,6 +114,31 @@ def is_ready(address: str) -> bool:
         return False
 
 
+async def test_their_metrics_are_those_of_all_and_outlive_each(server: ServerProcess, log: Path) -> None:
+    await seen(lambda: "share the port" in said(log))
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(connection(server.address)) for _ in range(CONNECTIONS)]
+        for n, channel in enumerate(channels):
+            await create(channel, f"job-{n}")
+    assert [calls(server.http) for _ in range(CONNECTIONS)] == [CONNECTIONS] * CONNECTIONS
+    for child in children(log):
+        os.kill(child, signal.SIGKILL)
+        await seen(lambda child=child: f"process {child} has ended" in said(log))  # type: ignore[misc]  # a lambda
+    async with connection(server.address) as channel:
+        await create(channel, "after")
+    assert calls(server.http) == CONNECTIONS + 1
+
+
+def calls(address: str) -> float:
+    """Creates that were answered OK, of which whoever is asked tells."""
+    with urlopen(f"http://{address}/metrics", timeout=PATIENCE) as answer:
+        text = answer.read().decode()
+    [count] = re.findall(
+        r'^grpc_server_handled_total\{.*grpc_method="CreateJob",grpc_code="OK"\} (\d+)$', text, re.MULTILINE
+    )
+    return float(count)
+
+
 async def test_a_process_that_dies_is_followed_by_another(server: ServerProcess, log: Path) -> None:
     await seen(lambda: "share the port" in said(log))
     first, second = children(log)

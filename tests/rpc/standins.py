@@ -25,7 +25,8 @@ from jobwire_server.rpc.job_service import JobServicer
 from jobwire_server.rpc.server import PINGS, Pings, Server, Servicer
 from jobwire_server.service.claim_events import ClaimSpec, Event
 from jobwire_server.service.jobs import Updated
-from jobwire_server.store.base import Created, CreateOutcome, Standing, StoreInfo, StoreUnavailable
+from jobwire_server.store.base import Created, CreateOutcome, Queues, Standing, StoreInfo, StoreUnavailable, Workers
+from jobwire_server.telemetry.metrics import Registry
 
 SECRET = "s3cr3t"
 
@@ -78,7 +79,14 @@ class Services:
         if self.store_is_away:
             raise StoreUnavailable(SECRET)
 
+    async def queues(self, **_: object) -> Queues:
+        return Queues(7, 0, [])
+
+    async def workers(self, **_: object) -> Workers:
+        return Workers(7, [])
+
     async def info(self) -> StoreInfo:
+        await self.ping()
         return StoreInfo("memory", "SQLite 3.54.0", "memory://", "none", now=7, recovered_at=0)
 
 
@@ -117,6 +125,7 @@ class Running:
     """Untyped: the stubs know no channel that carries plain bytes."""
     port: int
     limits: Limits
+    metrics: Registry
 
     @property
     def jobs(self) -> Any:
@@ -132,11 +141,12 @@ async def running(*, reflection: bool = True, pings: Pings = PINGS, **limits: in
         JobServicer(service, service, service, service, service, Reader(given, now=lambda: 0)),
         AdminServicer(services, service, given),
     ]
-    server = Server(servicers, limits=given, reflection=reflection, pings=pings)
+    metrics = Registry()
+    server = Server(servicers, limits=given, reflection=reflection, pings=pings, metrics=metrics)
     port = await server.start("127.0.0.1:0")
     try:
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Running(server, services, channel, port, given)
+            yield Running(server, services, channel, port, given, metrics)
     finally:
         # One that is left running by a test that failed hangs a later one, in the end of gRPC's own thread.
         await server.stop(grace=1)

@@ -16,6 +16,8 @@ from tests.valkey_process import Keyspace
 
 from jobwire_server.app import App
 from jobwire_server.config import Config
+from jobwire_server.service.admission import Streams
+from jobwire_server.service.stats import StatsService
 from jobwire_server.web.server import WebServer
 
 PATIENCE = 20.0
@@ -114,7 +116,15 @@ def web(app: App) -> Web:
 async def beside(run: Running, *, only_loopback: bool = True) -> AsyncIterator[Web]:
     """HTTP beside a gRPC server whose services do what a test needs."""
     store = cast("Any", run.services)
-    server = WebServer(run.server.methods, run.server.gate, store, limits=run.limits, only_loopback=only_loopback)
+    server = WebServer(
+        run.server.methods,
+        run.server.gate,
+        store,
+        StatsService(store, streams=Streams(run.limits)),
+        run.metrics,
+        limits=run.limits,
+        only_loopback=only_loopback,
+    )
     port = await server.start("127.0.0.1:0")
     try:
         yield Web(f"127.0.0.1:{port}", server)

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode, aio
 
 from jobwire_server.domain.errors import JobwireError, Reason
+from jobwire_server.rpc.metering import Meter
 from jobwire_server.rpc.status import Refusal, refusal
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Method:
     is_stream: bool
     behavior: Callable[..., Awaitable[Any]] | None
     """`(request, context) -> response`, or for a stream `(request, context) -> None`. None = not built."""
+    meter: Meter
     waits: bool = False
     """It answers once, perhaps after minutes. Its service limits such calls, as streams: among those that have work to
     do they would keep others out."""
@@ -114,6 +116,7 @@ class Gate:
     async def answer(self, method: Method, raw: bytes, caller: Caller, codec: Codec) -> bytes:
         """What a method that answers once says, written as `codec` has it. Raises Refused."""
         self._enter()
+        began, code = method.meter.begin(), StatusCode.OK
         try:
             behavior = method.built()
             weight = 0 if method.waits else 1
@@ -125,10 +128,14 @@ class Gate:
             finally:
                 self._calls -= weight
         except (asyncio.CancelledError, aio.AbortError):
+            code = StatusCode.CANCELLED
             raise
         except Exception as error:  # whatever it is, the caller gets a status and no text of it
-            raise Refused(_told(error, method, caller)) from error
+            told = _told(error, method, caller)
+            code = told.code
+            raise Refused(told) from error
         finally:
+            method.meter.end(began, code)
             self._leave()
 
     def unary(self, method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
@@ -148,16 +155,21 @@ class Gate:
 
         async def call(raw: bytes, context: Context) -> None:
             self._enter()
+            began, code = method.meter.begin(), StatusCode.OK
             try:
                 await method.built()(_parsed(method, raw, PROTO), context)
                 return
             except (asyncio.CancelledError, aio.AbortError):
+                code = StatusCode.CANCELLED
                 raise
             except PeerGone:
+                code = StatusCode.CANCELLED
                 return
             except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status and no text of it
                 told = _told(error, method, context)
+                code = told.code
             finally:
+                method.meter.end(began, code)
                 self._leave()
             await context.abort(told.code, told.message, told.trailers())
 

@@ -18,7 +18,9 @@ from grpc_reflection.v1alpha import reflection
 from jobwire.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2, worker_service_pb2
 from jobwire_server.domain.limits import Limits
 from jobwire_server.rpc.interceptors import Gate, Method
+from jobwire_server.rpc.metering import Meter
 from jobwire_server.rpc.ports import CannotListen, check_free
+from jobwire_server.telemetry.metrics import Registry
 
 SERVICES: Final[dict[str, ServiceDescriptor]] = {
     service.full_name: service
@@ -70,9 +72,11 @@ class Server:
         reflection: bool = True,
         shares_port: bool = False,
         pings: Pings = PINGS,
+        metrics: Registry | None = None,
     ) -> None:
         """`shares_port`: other processes listen on it as well, and somebody has seen to it that they are ours."""
-        self.methods: Mapping[str, Method] = dict(_methods({servicer.SERVICE: servicer for servicer in servicers}))
+        by_service = {servicer.SERVICE: servicer for servicer in servicers}
+        self.methods: Mapping[str, Method] = dict(_methods(by_service, metrics or Registry()))
         """Every RPC of the contract, built or not, by its path, such as `/jobwire.v1.JobService/GetJob`."""
         self._limits = limits
         self._pings = pings
@@ -129,7 +133,7 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-def _methods(servicers: dict[str, Servicer]) -> Iterator[tuple[str, Method]]:
+def _methods(servicers: Mapping[str, Servicer], metrics: Registry) -> Iterator[tuple[str, Method]]:
     for service in SERVICES.values():
         servicer = servicers.get(service.full_name)
         for method in service.methods:
@@ -140,6 +144,7 @@ def _methods(servicers: dict[str, Servicer]) -> Iterator[tuple[str, Method]]:
                     GetMessageClass(method.input_type),
                     method.server_streaming,
                     getattr(servicer, snake_case(method.name), None),
+                    Meter(metrics, method),
                     method.name in _WAITING,
                 ),
             )

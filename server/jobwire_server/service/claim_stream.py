@@ -32,9 +32,10 @@ from jobwire_server.service.claim_events import (
     Lost,
     superseded,
 )
-from jobwire_server.service.coalescer import Coalescer
+from jobwire_server.service.coalescer import Coalescer, waits
 from jobwire_server.service.deliveries import Deliveries
 from jobwire_server.store.base import Claimed, ClaimOutcome, ClaimRequest, Store, StoreFull, StoreUnavailable
+from jobwire_server.telemetry.metrics import Histogram, Registry
 
 KEEPALIVE: Final = 12.0
 """Seconds without another event after which a stream hears from us; the contract says at most 15."""
@@ -58,15 +59,16 @@ log = logging.getLogger("jobwire.claims")
 class Lines:
     """The lines of all queues that someone waits for."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, metrics: Registry) -> None:
         self._store = store
+        self._waits = waits(metrics, "claim")
         self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
         """Each as long as there is a stream that may stand in it."""
 
     def __getitem__(self, queue: str) -> Line:
         line = self._lines.get(queue)
         if line is None:
-            line = self._lines[queue] = Line(self._store, queue)
+            line = self._lines[queue] = Line(self._store, queue, self._waits)
         return line
 
     def ring(self, queue: str, jobs: int) -> None:
@@ -82,11 +84,11 @@ class Lines:
 class Line:
     """The streams that wait for jobs of one queue, first come first served, and the one way to claim from it."""
 
-    def __init__(self, store: Store, queue: str) -> None:
+    def __init__(self, store: Store, queue: str, waits: Histogram) -> None:
         self._store = store
         self._queue = queue
         self._waiting: dict[ClaimStream, None] = {}
-        self._claims = Coalescer(self._run, batch=REQUESTS_AT_ONCE)
+        self._claims = Coalescer(self._run, batch=REQUESTS_AT_ONCE, waits=waits)
         self._job_size = float(UNSEEN_SIZE)
         """Bytes that a job of this queue has weighed lately: up at once, down slowly."""
 

@@ -18,6 +18,7 @@ from jobwire_server.service.claim_events import Cancel, ClaimSpec, Lost, superse
 from jobwire_server.service.claim_stream import ClaimStream, Lines
 from jobwire_server.service.deliveries import Deliveries
 from jobwire_server.store.base import Hints, Store, StoreFull, StoreUnavailable
+from jobwire_server.telemetry.metrics import Registry
 
 RECHECK: Final = 1.0
 """About how often, in seconds, the store is asked what no hint has told."""
@@ -30,10 +31,17 @@ ASKED_AT_ONCE: Final = 1_000
 class ClaimService:
     """All claim streams of this server. `run` must be running for hints to arrive."""
 
-    def __init__(self, store: Store, *, streams: Streams, expired_seen: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        streams: Streams,
+        expired_seen: Callable[[], None] = lambda: None,
+        metrics: Registry | None = None,
+    ) -> None:
         self._store = store
         self._expired_seen = expired_seen
-        self._lines = Lines(store)
+        self._lines = Lines(store, metrics or Registry())
         self._deliveries = Deliveries(store)
         self.acknowledged = self._deliveries.acknowledged
         self._streams: dict[str, set[ClaimStream]] = {}

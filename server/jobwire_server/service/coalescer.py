@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.store.base import StoreFull, StoreUnavailable
+from jobwire_server.telemetry.metrics import SECONDS, Histogram, Registry
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,6 +23,13 @@ RETRY_AFTER = 100_000
 class _Call(Generic[T, R]):
     items: Sequence[T]
     future: asyncio.Future[Sequence[R]]
+    arrived: float
+
+
+def waits(metrics: Registry, of: str) -> Histogram:
+    """For the `waits` of coalescers of one kind."""
+    about = "How long the call that waited longest for its batch did so."
+    return metrics.histogram("jobwire_coalescer_wait_seconds", about, SECONDS, {"of": of})
 
 
 class Coalescer(Generic[T, R]):
@@ -33,9 +41,15 @@ class Coalescer(Generic[T, R]):
     """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, batch: int, bound: int = 100_000
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        batch: int,
+        waits: Histogram | None = None,
+        bound: int = 100_000,
     ) -> None:
         self._run = run
+        self._waits = waits
         self._batch = batch
         self._bound = bound
         self._waiting: deque[_Call[T, R]] = deque()
@@ -57,8 +71,9 @@ class Coalescer(Generic[T, R]):
                 retry_after=RETRY_AFTER,
                 metadata={"limit": str(self._bound)},
             )
-        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Call(items, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Sequence[R]] = loop.create_future()
+        self._waiting.append(_Call(items, future, loop.time()))
         self._gathered += len(items)
         if self._task is None:
             self._task = asyncio.create_task(self._drain())
@@ -82,6 +97,8 @@ class Coalescer(Generic[T, R]):
             calls.append(self._waiting.popleft())
             size += len(calls[-1].items)
         self._gathered -= size
+        if self._waits is not None:
+            self._waits.observe(asyncio.get_running_loop().time() - calls[0].arrived)
         return calls
 
     async def _run_batch(self, calls: Sequence[_Call[T, R]]) -> None:

@@ -19,8 +19,9 @@ from jobwire_server.domain.job import Job, JobError, JobState, NewJob, Verb
 from jobwire_server.domain.move import Completion, JobChanges, Move
 from jobwire_server.domain.policy import Recovery, Settled
 from jobwire_server.service.claim_events import Assignment
-from jobwire_server.service.coalescer import Coalescer
+from jobwire_server.service.coalescer import Coalescer, waits
 from jobwire_server.store.base import Created, CreateOutcome, Moved, Renewal, Renewed, Standing, Store
+from jobwire_server.telemetry.metrics import Registry
 
 DECISIONS: Final = 5
 """How often one change is decided anew because the job changed in between; then the caller hears CONTENDED."""
@@ -83,15 +84,24 @@ class Recovered:
 class JobService:
     """Every change a caller can make to a job. Holds no state of its own; any number of calls at a time."""
 
-    def __init__(self, store: Store, *, acknowledged: Acknowledged = lambda _: None) -> None:
+    def __init__(
+        self, store: Store, *, acknowledged: Acknowledged = lambda _: None, metrics: Registry | None = None
+    ) -> None:
+        metrics = metrics or Registry()
         self._store = store
         self._acknowledged = acknowledged
         # By whether the answer is brief: those who ask for one kind travel together.
-        self._create: Final = [Coalescer(partial(store.create, brief=brief), batch=TOGETHER).call for brief in _KINDS]
+        self._create: Final = [
+            Coalescer(partial(store.create, brief=brief), batch=TOGETHER, waits=waits(metrics, "create")).call
+            for brief in _KINDS
+        ]
         # Apart from other Moves: a store has a shorter way for a call of completions alone.
-        self._complete: Final = [Coalescer(partial(store.move, brief=brief), batch=TOGETHER).call for brief in _KINDS]
-        self._move: Final = Coalescer(store.move, batch=TOGETHER).call
-        self._renew: Final = Coalescer(store.renew, batch=TOGETHER).call
+        self._complete: Final = [
+            Coalescer(partial(store.move, brief=brief), batch=TOGETHER, waits=waits(metrics, "complete")).call
+            for brief in _KINDS
+        ]
+        self._move: Final = Coalescer(store.move, batch=TOGETHER, waits=waits(metrics, "move")).call
+        self._renew: Final = Coalescer(store.renew, batch=TOGETHER, waits=waits(metrics, "renew")).call
 
     async def create(self, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created | JobwireError]:
         """Adds jobs, an outcome for each: a repeated request answers the stored job, another one's id is refused.

@@ -9,9 +9,10 @@ from typing import Final
 
 from jobwire_server.domain.errors import worker_not_found
 from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
-from jobwire_server.service.coalescer import Coalescer
+from jobwire_server.service.coalescer import Coalescer, waits
 from jobwire_server.service.jobs import TOGETHER, Acknowledged
 from jobwire_server.store.base import Renewal, Renewed, Store, Workers
+from jobwire_server.telemetry.metrics import Registry
 
 HELD_TOLD: Final = 100
 """Of the jobs that a worker holds, so many are told by their ids."""
@@ -20,10 +21,14 @@ HELD_TOLD: Final = 100
 class WorkerService:
     """What workers say of themselves and of the leases they hold."""
 
-    def __init__(self, store: Store, *, acknowledged: Acknowledged = lambda _: None) -> None:
+    def __init__(
+        self, store: Store, *, acknowledged: Acknowledged = lambda _: None, metrics: Registry | None = None
+    ) -> None:
         self._store = store
         self._acknowledged = acknowledged
-        self._renew: Final = Coalescer(partial(store.renew, brief=True), batch=TOGETHER).call
+        self._renew: Final = Coalescer(
+            partial(store.renew, brief=True), batch=TOGETHER, waits=waits(metrics or Registry(), "renew")
+        ).call
 
     async def heartbeat(self, worker: WorkerInfo, renewals: Sequence[Renewal]) -> tuple[list[Renewed], Directive]:
         """Records the worker and renews the leases whose tokens are listed, and only those; an answer for each, without

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jobwire_server.store.base import StoreUnavailable
+from jobwire_server.store.base import Store, StoreUnavailable
 
 _PATIENCE: Final = 2.0
 """Seconds for the store. Balancers ask every few of them."""
 
 
-class Pinged(Protocol):
-    """The part of a store that says whether it is there."""
-
-    async def ping(self) -> None: ...
-
-
 class Health:
     """Two endpoints."""
 
-    def __init__(self, store: Pinged, *, is_draining: Callable[[], bool]) -> None:
+    def __init__(self, store: Store, *, is_draining: Callable[[], bool]) -> None:
         self._store = store
         self._is_draining = is_draining
 

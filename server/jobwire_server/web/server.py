@@ -16,8 +16,12 @@ from starlette.routing import Route
 from jobwire_server.domain.limits import Limits
 from jobwire_server.rpc.interceptors import Gate, Method
 from jobwire_server.rpc.ports import bind
+from jobwire_server.service.stats import StatsService
+from jobwire_server.store.base import Store
+from jobwire_server.telemetry.metrics import Registry
 from jobwire_server.web.connect import Gateway
-from jobwire_server.web.health import Health, Pinged
+from jobwire_server.web.health import Health
+from jobwire_server.web.metrics import Exposition
 from jobwire_server.web.protection import Protection
 
 _CONNECTIONS: Final = 10_000
@@ -33,7 +37,9 @@ class WebServer:
         self,
         methods: Mapping[str, Method],
         gate: Gate,
-        store: Pinged,
+        store: Store,
+        stats: StatsService,
+        metrics: Registry,
         *,
         limits: Limits,
         only_loopback: bool,
@@ -43,11 +49,13 @@ class WebServer:
         """What streams of ours wait for as well: they end when it is set."""
         self._shares_port = shares_port
         health = Health(store, is_draining=self.draining.is_set)
+        exposition = Exposition(metrics, store, stats, is_alone=not shares_port)
         gateway = Gateway(methods, gate, limits)
         app = Starlette(
             routes=[
                 Route("/healthz", health.healthz),
                 Route("/readyz", health.readyz),
+                Route("/metrics", exposition.endpoint),
                 *(Route(path, gateway.call, methods=["POST"]) for path in methods),
             ],
             middleware=[Middleware(Protection, only_loopback=only_loopback)],

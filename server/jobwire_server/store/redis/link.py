@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from redis.exceptions import (
 
 from jobwire_server.store.base import StoreFull, StoreUnavailable
 from jobwire_server.store.redis.scripts import Answer, Call
+from jobwire_server.telemetry.metrics import Timed, unmeasured
 
 DEADLINE: Final = 6.0
 """Seconds after which a call that nobody answered is given up."""
@@ -54,7 +56,14 @@ class Link:
     """The way to the engine. `clock` and `outage_gap` go with every call; see RedisStore."""
 
     def __init__(
-        self, client: Redis, meta: str, *, clock: Callable[[], int] | None, outage_gap: int | None, name: str
+        self,
+        client: Redis,
+        meta: str,
+        *,
+        clock: Callable[[], int] | None,
+        outage_gap: int | None,
+        name: str,
+        timed: Timed = unmeasured,
     ) -> None:
         self.client: Final = client
         self._execute: Callable[..., Awaitable[Any]] = client.execute_command
@@ -62,6 +71,7 @@ class Link:
         self._clock = clock
         self._gap = "" if outage_gap is None else str(outage_gap)
         self._name = name
+        self._timed = timed
         self._is_lost = False
 
     async def run(self, call: Call[Any], call_id: str, *, is_repeat: bool = False) -> Answer:
@@ -102,10 +112,12 @@ class Link:
     async def _evaluate(self, call: Call[Any], call_id: str, arguments: bytes, is_repeat: bool) -> Answer:
         now = "" if self._clock is None else str(self._clock())
         given = (1, self._meta, now, self._gap, call_id, "1" if is_repeat else "", arguments, call.blob)
+        began = time.perf_counter()
         try:
             answer = await self._execute("EVALSHA", call.script.sha, *given)
         except NoScriptError:  # never seen, or flushed: nothing happened
             answer = await self._execute("EVAL", call.script.source, *given)
+        self._timed(call.script.name, time.perf_counter() - began)
         now_text, change, hints, json, blob = answer
         return Answer(int(now_text), int(change or 0), hints, json, blob)
 

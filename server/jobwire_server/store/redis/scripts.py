@@ -105,6 +105,12 @@ def script(name: str) -> Script:
     return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
+def script_names() -> list[str]:
+    """Of all scripts that there are."""
+    found = (files(__package__) / "lua").iterdir()
+    return sorted(each.name.removesuffix(".lua") for each in found if each.name.endswith(".lua"))
+
+
 def _library(name: str) -> str:
     return _read(f"lib/{name}.lua")
 

@@ -42,8 +42,9 @@ from jobwire_server.store.redis.bell import Bell
 from jobwire_server.store.redis.codec import UNREADABLE
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.link import Link, new_call_id
-from jobwire_server.store.redis.scripts import Call, Unreadable
+from jobwire_server.store.redis.scripts import Call, Unreadable, script_names
 from jobwire_server.store.redis.telling import Telling
+from jobwire_server.telemetry.metrics import Timed, unmeasured
 
 SCHEMA_VERSION: Final = 6
 """Stands in `:meta`; raise it with every change of a key, or of a shape in codec.py."""
@@ -81,12 +82,22 @@ class RedisStore:
         self.failed: Final = asyncio.Event()
         """Never set: an engine that does not answer may answer again."""
         self.failure: Final = ""
+        self.steps: Final = script_names()
+        self.timed: Timed = unmeasured
+        """Told what each script took, its way there and back included. Set it before `open`."""
 
     # --- opening and closing --------------------------------------------------------------------------------
 
     async def open(self) -> None:
         name = self._address.masked
-        link = Link(self._address.connect(), self._keys.meta, clock=self._clock, outage_gap=self._outage_gap, name=name)
+        link = Link(
+            self._address.connect(),
+            self._keys.meta,
+            clock=self._clock,
+            outage_gap=self._outage_gap,
+            name=name,
+            timed=self.timed,
+        )
         bell = Bell(self._address.connect(), self._keys.hints)
         try:
             self._engine = await opening.look_at(link, name, SCHEMA_VERSION)

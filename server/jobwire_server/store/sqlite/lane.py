@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import apsw
 
 from jobwire_server.store.base import StoreFull, StoreUnavailable
 from jobwire_server.store.sqlite.transaction import Transaction
+from jobwire_server.telemetry.metrics import Timed, unmeasured
 
 MAX_WEIGHT: Final = 1_000
 """Items (jobs, moves, renewals) in one transaction, so that neither the first of them waits for ever, nor the loop."""
@@ -74,6 +76,7 @@ class Lane:
         has_room: Callable[[], bool] = lambda: True,
         on_commit: Callable[[Transaction], None] = lambda transaction: None,
         on_failure: Callable[[str], None],
+        timed: Timed = unmeasured,
     ) -> None:
         self._name = name
         self._connect = connect
@@ -82,6 +85,7 @@ class Lane:
         self._has_room = has_room
         self._on_commit = on_commit
         self._on_failure = on_failure
+        self._timed = timed
         self._calls: deque[_Call] = deque()
         self._draining: asyncio.Task[None] | None = None
         self._broken: str | None = None
@@ -190,7 +194,9 @@ class Lane:
             await self._thread.do(self._begin_patiently)
         try:
             values, transaction = self._execute(calls)
+            began = time.perf_counter()
             await self._thread.do(self._connection.execute, "COMMIT")
+            self._timed("commit", time.perf_counter() - began)
         except BaseException:
             self._roll_back()
             raise

@@ -54,6 +54,7 @@ from jobwire_server.store.sqlite import (
 from jobwire_server.store.sqlite.codec import UNREADABLE
 from jobwire_server.store.sqlite.lane import Lane
 from jobwire_server.store.sqlite.transaction import Transaction
+from jobwire_server.telemetry.metrics import Timed, unmeasured
 
 RESERVE: Final = 64 * 1024 * 1024
 """Bytes of disk below which creates are refused, so that what is there already can be worked off."""
@@ -102,6 +103,9 @@ class SqliteStore:
         whoever owns the process should end it, and a fresh start finds what is really on the disk."""
         self.failure = ""
         """Why, for people; empty until then."""
+        self.steps: Final = ["commit"]
+        self.timed: Timed = unmeasured
+        """Told what each commit took, but for those of long calls. Set it before `open`."""
 
     # --- opening and closing --------------------------------------------------------------------------------
 
@@ -126,6 +130,7 @@ class SqliteStore:
             has_room=self._has_room,
             on_commit=self._tell,
             on_failure=self._fail,
+            timed=self.timed,
         )
         await writer.open()
         self._writer = self._reader = writer
