@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from contextlib import aclosing
 
 import pytest
@@ -59,6 +60,21 @@ def test_threads_watch_stats_as_well(shared_server: ServerProcess, queue: str) -
             assert [each.queue for each in stats.queues] == [queue]
             if number == 2:
                 break
+
+
+def test_an_interrupted_watch_ends_without_another_error(
+    shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ctrl_c(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with Client(shared_server.address) as client:
+        told = client.watch_stats(interval=60)
+        next(told)
+        monkeypatch.setattr(Future, "result", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            next(told)
 
 
 async def test_long_work_tells_how_far_it_is(bench: Bench, queue: str) -> None:

@@ -29,7 +29,6 @@ from jobwire.v1.job_service_pb2 import (
     WatchJobsRequest,
 )
 from jobwire_client._convert import Body, to_duration
-from jobwire_client._core import Told
 from jobwire_client._operations import Operations
 from jobwire_client._watching import JobChange, Patience, changes, ended
 from jobwire_client.errors import JobNotFound, JobwireError, from_item_error
@@ -38,6 +37,7 @@ from jobwire_client.models import (
     EditFields,
     FilterFields,
     JobFields,
+    Told,
     create_request,
     in_batches,
     job_edit,

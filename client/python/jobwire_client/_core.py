@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
@@ -31,7 +31,7 @@ from jobwire_client._calls import call
 from jobwire_client._channel import DEFAULT_TARGET, Connection, ConnectOptions
 from jobwire_client._coalescer import Coalescer
 from jobwire_client.errors import JobwireError, from_item_error, from_rpc_error
-from jobwire_client.models import BATCH_ITEMS
+from jobwire_client.models import BATCH_ITEMS, Told
 
 if TYPE_CHECKING:
     from jobwire.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 CREATING: Final = 2
 """Creates in flight at a time: one travels while the server works on the other."""
-
-Told: TypeAlias = "Callable[[int], object]"
-"""What long work tells its progress to: how many jobs so far."""
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)

@@ -19,7 +19,7 @@ from jobwire.v1.queue_service_pb2 import GetQueueRequest, ListQueuesRequest, Pur
 from jobwire.v1.worker_pb2 import Worker as RegisteredWorker
 from jobwire.v1.worker_service_pb2 import DrainWorkerRequest, ListWorkersRequest
 from jobwire_client._convert import to_duration
-from jobwire_client._core import Core, Told
+from jobwire_client._core import Core
 from jobwire_client._watching import Patience, readings
 from jobwire_client.models import (
     BATCH_ITEMS,
@@ -27,6 +27,7 @@ from jobwire_client.models import (
     Directive,
     QueueSettings,
     State,
+    Told,
     queue_update,
     to_directive,
     to_state,

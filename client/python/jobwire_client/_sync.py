@@ -20,10 +20,18 @@ from jobwire.v1.worker_pb2 import Worker as RegisteredWorker
 from jobwire_client._async import AsyncClient, Jobs, Outcomes
 from jobwire_client._channel import DEFAULT_TARGET, ConnectOptions
 from jobwire_client._convert import Body
-from jobwire_client._core import Told
 from jobwire_client._operations import Queues, Workers
 from jobwire_client._watching import JobChange
-from jobwire_client.models import AnyWorkerState, Directive, EditFields, FilterFields, JobFields, QueueSettings, State
+from jobwire_client.models import (
+    AnyWorkerState,
+    Directive,
+    EditFields,
+    FilterFields,
+    JobFields,
+    QueueSettings,
+    State,
+    Told,
+)
 
 CLOSING: Final = 5.0
 """Seconds that the end of a process waits for its clients."""
@@ -75,12 +83,13 @@ class Client:
     def _each(self, watching: AsyncIterator[T]) -> Iterator[T]:
         # What `async def` and `yield` make is more than its annotation says to those who only iterate.
         told = cast("AsyncGenerator[T, None]", watching)
+        turn = asyncio.Lock()
         try:
-            while (each := self._run(_next(told))) is not None:
+            while (each := self._run(_next(told, turn))) is not None:
                 yield each
         finally:
             if not self._loop.is_closed():
-                self._run(told.aclose())
+                self._run(_end_of(told, turn))
 
     def _run(self, calling: Coroutine[None, None, T]) -> T:
         if os.getpid() != self._pid:
@@ -337,8 +346,15 @@ class Client:
         yield from self._each(self._client.watch_stats(queues, interval=interval, timeout=timeout))
 
 
-async def _next(told: AsyncGenerator[T, None]) -> T | None:
-    return await anext(told, None)
+async def _next(told: AsyncGenerator[T, None], turn: asyncio.Lock) -> T | None:
+    async with turn:
+        return await anext(told, None)
+
+
+async def _end_of(told: AsyncGenerator[T, None], turn: asyncio.Lock) -> None:
+    """After a Ctrl-C the last `_next` may still be on its way out, and a generator that runs cannot be closed."""
+    async with turn:
+        await told.aclose()
 
 
 async def _opened(target: str, timeout: float, connect: ConnectOptions) -> AsyncClient:

@@ -29,6 +29,9 @@ AnyWorkerState: TypeAlias = "WorkerState.ValueType | str"
 Directive: TypeAlias = "WorkerDirective.ValueType | str"
 """`WorkerDirective.WORKER_DIRECTIVE_QUIET`, or `"QUIET"`."""
 
+Told: TypeAlias = "Callable[[int], object]"
+"""What long work tells how many jobs it has done so far."""
+
 _PREFIX: Final = "JOB_STATE_"
 _WORKER_PREFIX: Final = "WORKER_STATE_"
 _DIRECTIVE_PREFIX: Final = "WORKER_DIRECTIVE_"

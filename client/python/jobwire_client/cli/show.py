@@ -98,8 +98,14 @@ def change(job: Job) -> None:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Iterable[str] = ()) -> None:
     """Columns side by side; those named in `numbers` to the right. Nothing for no rows."""
-    if not rows:
-        return
+    if rows:
+        _print(tabled(heads, rows, numbers=numbers))
+
+
+def tabled(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Iterable[str] = (), is_cut: bool = False
+) -> Table:
+    """The same, to be printed later; with `is_cut` each row is one line, whatever has no room in it."""
     from rich.table import Table
     from rich.text import Text
 
@@ -107,10 +113,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Itera
     whole = {"ID", "STATE", "AGE"}  # an id is there to be copied
     right = {"PRIO", "ATTEMPT", "AGE", *numbers}
     for head in heads:
-        made.add_column(head, overflow="fold", no_wrap=head in whole, justify="right" if head in right else "left")
+        made.add_column(
+            head,
+            overflow="ellipsis" if is_cut else "fold",
+            no_wrap=is_cut or head in whole,
+            justify="right" if head in right else "left",
+        )
     for row in rows:
         made.add_row(*(Text(plain(cell), style=_COLOURS.get(cell, "")) for cell in row))
-    _print(made)
+    return made
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,26 +9,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobwire_client.cli import show
+from jobwire_client.cli.bulk import bulk_options, change_all
 from jobwire_client.cli.call import Call, calls_server
 from jobwire_client.cli.exits import Exit
 from jobwire_client.cli.values import duration, filter_of, filter_options
 
 if TYPE_CHECKING:
-    from jobwire_client import Client, FilterFields, Job
+    from jobwire_client import Client, Job
+    from jobwire_client.models import Told
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _which(command: Command) -> Command:
     """Ids or a filter, and the care that a filter needs."""
-    for option in (
-        click.option("--yes", is_flag=True, help="Ask nothing."),
-        click.option("--dry-run", is_flag=True, help="With a filter: say how many it finds, and change nothing."),
-        click.option("--limit", type=click.IntRange(min=1), help="With a filter: the most to change."),
-        filter_options,
-        click.argument("job_ids", nargs=-1, metavar="[ID…]"),
-    ):
-        command = option(command)
+    for wrap in (bulk_options, filter_options, click.argument("job_ids", nargs=-1, metavar="[ID…]")):
+        command = wrap(command)
     return command
 
 
@@ -46,8 +41,8 @@ def cancel_command(call: Call, *, reason: str, grace: timedelta | None, **option
     jobwire cancel --queue mail --state queued --dry-run
     """
 
-    def by_filter(client: Client, limit: int | None, is_dry: bool, where: FilterFields) -> int:
-        return client.cancel_where(reason=reason, grace=grace, limit=limit, validate_only=is_dry, **where)
+    def by_filter(client: Client, is_dry: bool, told: Told | None, **which: Any) -> int:
+        return client.cancel_where(reason=reason, grace=grace, validate_only=is_dry, told=told, **which)
 
     _steer(call, options, "cancel", lambda client, id_: client.cancel(id_, reason=reason, grace=grace), by_filter)
 
@@ -63,8 +58,8 @@ def retry_command(call: Call, **options: Any) -> None:
     jobwire retry --queue mail --state failed
     """
 
-    def by_filter(client: Client, limit: int | None, is_dry: bool, where: FilterFields) -> int:
-        return client.retry_where(limit=limit, validate_only=is_dry, **where)
+    def by_filter(client: Client, is_dry: bool, told: Told | None, **which: Any) -> int:
+        return client.retry_where(validate_only=is_dry, told=told, **which)
 
     _steer(call, options, "retry", lambda client, id_: client.retry(id_), by_filter)
 
@@ -83,8 +78,8 @@ def delete_command(call: Call, *, force: bool, **options: Any) -> None:
     if force and not options["job_ids"]:
         raise click.UsageError("--force goes with ids")
 
-    def by_filter(client: Client, limit: int | None, is_dry: bool, where: FilterFields) -> int:
-        return client.delete_where(limit=limit, validate_only=is_dry, **where)
+    def by_filter(client: Client, is_dry: bool, told: Told | None, **which: Any) -> int:
+        return client.delete_where(validate_only=is_dry, told=told, **which)
 
     _steer(call, options, "delete", lambda client, id_: client.delete(id_, force=force), by_filter)
 
@@ -94,22 +89,26 @@ def _steer(
     options: dict[str, Any],
     verb: str,
     one: Callable[[Client, str], Job | None],
-    by_filter: Callable[[Client, int | None, bool, FilterFields], int],
+    by_filter: Callable[..., int],
 ) -> None:
     where = filter_of(options)
-    job_ids: tuple[str, ...] = options["job_ids"]
-    is_dry: bool = options["dry_run"]
+    job_ids: tuple[str, ...] = options.pop("job_ids")
+    limit: int | None = options.pop("limit")
     if bool(job_ids) == bool(where):
         raise click.UsageError("give either ids, or a filter such as --queue mail --state failed")
-    if job_ids and (is_dry or options["limit"]):
+    if job_ids and (options["is_dry"] or limit):
         raise click.UsageError("--dry-run and --limit go with a filter")
     with call.client() as client:
         if job_ids:
             _each(call, client, job_ids, one)
         else:
-            if not is_dry and not options["yes"]:
-                _confirm(by_filter(client, options["limit"], True, where), verb)
-            _tell(call, verb, by_filter(client, options["limit"], is_dry, where), is_dry)
+            change_all(
+                call,
+                verb,
+                count=lambda: by_filter(client, True, None, limit=limit, **where),
+                change=lambda told: by_filter(client, False, told, limit=limit, **where),
+                **options,
+            )
 
 
 def _each(call: Call, client: Client, job_ids: tuple[str, ...], one: Callable[[Client, str], Job | None]) -> None:
@@ -131,26 +130,3 @@ def _each(call: Call, client: Client, job_ids: tuple[str, ...], one: Callable[[C
             stopping = ", asked to stop" if job.cancel_requested and not job.HasField("finish_time") else ""
             click.echo(f"{job_id}  {state_name(job.state)}{stopping}")
     raise click.exceptions.Exit(code)
-
-
-def _confirm(count: int, verb: str) -> None:
-    if count == 0:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"this would {verb} {_jobs(count)}: say --yes where nobody can be asked, or --dry-run")
-    if not click.confirm(f"{verb} {_jobs(count)}?", err=True):
-        raise click.exceptions.Exit(Exit.FAILED)
-
-
-def _tell(call: Call, verb: str, count: int, is_dry: bool) -> None:
-    if call.is_json:
-        show.line({"verb": verb, "count": count, "dryRun": is_dry})
-    elif is_dry:
-        click.echo(f"would {verb} {_jobs(count)}")
-    else:
-        done = {"cancel": "canceled, or asked to stop", "retry": "queued again", "delete": "deleted"}[verb]
-        click.echo(f"{_jobs(count)} {done}")
-
-
-def _jobs(count: int) -> str:
-    return f"{count:,} {'job' if count == 1 else 'jobs'}"

@@ -87,17 +87,22 @@ def as_text(data: bytes) -> str | bytes:
 
 def filter_options(command: Command) -> Command:
     """Which jobs; the command's function gets them as keywords for `filter_of`."""
+    state_option = click.option(
+        "--state",
+        "states",
+        multiple=True,
+        type=click.Choice(STATES, case_sensitive=False),
+        metavar="STATE",
+        help=f"In this state; may be repeated. One of {', '.join(STATES).lower()}.",
+    )
+    return filter_options_but_state(state_option(command))
+
+
+def filter_options_but_state(command: Command) -> Command:
+    """For commands that are about one state."""
     for option in reversed(
         [
             click.option("--queue", "queues", multiple=True, metavar="QUEUE", help="Of this queue; may be repeated."),
-            click.option(
-                "--state",
-                "states",
-                multiple=True,
-                type=click.Choice(STATES, case_sensitive=False),
-                metavar="STATE",
-                help=f"In this state; may be repeated. One of {', '.join(STATES).lower()}.",
-            ),
             click.option("--type", "types", multiple=True, metavar="TYPE", help="Of this type; may be repeated."),
             click.option("--user", "user", metavar="USER", help="Of this user."),
             click.option(
@@ -117,7 +122,7 @@ def filter_of(options: dict[str, Any]) -> FilterFields:
     """Takes the filter's options out of `options`."""
     given: dict[str, Any] = {
         "queues": list(options.pop("queues")),
-        "states": list(options.pop("states")),
+        "states": list(options.pop("states", ())),
         "types": list(options.pop("types")),
         "user_id": options.pop("user"),
         "labels": dict(options.pop("labels")),
