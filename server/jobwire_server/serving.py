@@ -18,7 +18,8 @@ from jobwire_server.app import App
 from jobwire_server.config import Config, is_loopback
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED
 from jobwire_server.rpc.ports import CannotListen
-from jobwire_server.store.base import CannotOpen, StoreInfo
+from jobwire_server.store.base import CannotOpen
+from jobwire_server.store.info import StoreInfo
 from jobwire_server.telemetry.metrics import Registry
 
 _SAME_WISH: Final = 0.1

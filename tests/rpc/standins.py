@@ -25,7 +25,8 @@ from jobwire_server.rpc.job_service import JobServicer
 from jobwire_server.rpc.server import PINGS, Pings, Server, Servicer
 from jobwire_server.service.claim_events import ClaimSpec, Event
 from jobwire_server.service.jobs import Updated
-from jobwire_server.store.base import Created, CreateOutcome, Queues, Standing, StoreInfo, StoreUnavailable, Workers
+from jobwire_server.store.base import Created, CreateOutcome, Queues, Standing, StoreUnavailable, Workers
+from jobwire_server.store.info import StoreInfo
 from jobwire_server.telemetry.metrics import Registry
 
 SECRET = "s3cr3t"
@@ -87,7 +88,18 @@ class Services:
 
     async def info(self) -> StoreInfo:
         await self.ping()
-        return StoreInfo("memory", "SQLite 3.54.0", "memory://", "none", now=7, recovered_at=0)
+        return StoreInfo(
+            kind="memory",
+            engine="SQLite 3.54.0",
+            url="memory://",
+            durability="none",
+            schema_version=3,
+            now=7,
+            recovered_at=0,
+            used_bytes=4096,
+            client_count=2,
+            operations_per_second=1.5,
+        )
 
 
 class Stream:

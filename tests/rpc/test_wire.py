@@ -239,6 +239,7 @@ async def test_server_info_answers_without_the_store_too(wire: Running) -> None:
         admin_service_pb2.DURABILITY_VOLATILE,
     )
     assert (here.store.engine, here.store.engine_version) == ("sqlite", "3.54.0")
+    assert {field.name for field, _ in here.store.ListFields()} == set(here.store.DESCRIPTOR.fields_by_name)
     assert {field.name for field, _ in here.limits.ListFields()} == set(here.limits.DESCRIPTOR.fields_by_name)
     wire.services.store_is_away = True
     away = await admin.GetServerInfo(admin_service_pb2.GetServerInfoRequest())

@@ -13,7 +13,8 @@ from jobwire_server.rpc.answers import set_duration, set_time
 from jobwire_server.rpc.interceptors import Context, written
 from jobwire_server.rpc.stats import interval_asked, queues_asked, stats_message
 from jobwire_server.service.stats import StatsService
-from jobwire_server.store.base import StoreInfo, StoreUnavailable
+from jobwire_server.store.base import StoreUnavailable
+from jobwire_server.store.info import StoreInfo
 
 MAX_JOB_BYTES: Final = 2 * MIB
 """What the limits of a job's parts add up to at most."""
@@ -100,6 +101,10 @@ def _describe(message: admin_service_pb2.StoreInfo, info: StoreInfo) -> None:
     message.engine = engine.lower()
     message.engine_version = engine_version
     message.url = info.url
+    message.schema_version = info.schema_version
+    message.used_bytes = info.used_bytes
+    message.client_count = info.client_count
+    message.operations_per_second = info.operations_per_second
     message.durability = _DURABILITIES.get(info.durability, admin_service_pb2.DURABILITY_UNSPECIFIED)
 
 

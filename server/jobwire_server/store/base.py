@@ -20,6 +20,7 @@ from jobwire_server.domain.move import AnyMove, Deletion
 from jobwire_server.domain.queue import Queue, QueueChanges
 from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.store.changes import Changes
+from jobwire_server.store.info import StoreInfo
 
 
 class StoreUnavailable(Exception):
@@ -300,24 +301,6 @@ class Hints:
     lost: tuple[WorkerNotice, ...] = ()
     expired_seen: bool = False
     """A claim looked past a job whose `expire_time` has passed: sweep soon."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """What a store is, for people."""
-
-    kind: str
-    """`sqlite`, `memory`, `redis`."""
-    engine: str
-    """The engine with its version, such as `SQLite 3.54.0`."""
-    url: str
-    """Where it is, with any password masked."""
-    durability: str
-    """What an OK means, as verified at start: `fsynced`, `none`, …"""
-    now: int
-    """The store's clock."""
-    recovered_at: int
-    """When it last came back from an outage (0 = never)."""
 
 
 class Store(Protocol):

@@ -136,6 +136,14 @@ class Link:
             raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
         return value
 
+    async def engine_info(self, *sections: str) -> dict[str, Any]:
+        """What the engine says of itself; raises StoreUnavailable at once when there is no answer."""
+        try:
+            said: dict[str, Any] = await self.client.info(*sections)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
+        return said
+
     def _missed(self, reason: Exception) -> None:
         if not self._is_lost:
             _log.warning("%s does not answer: %s: %s", self._name, type(reason).__name__, reason)

@@ -31,11 +31,11 @@ from jobwire_server.store.base import (
     Renewal,
     Renewed,
     Snapshot,
-    StoreInfo,
     StoreUnavailable,
     Workers,
 )
 from jobwire_server.store.changes import Changes
+from jobwire_server.store.info import StoreInfo
 from jobwire_server.store.listener import Listener
 from jobwire_server.store.redis import calls, listings, mending, opening, registry, topology
 from jobwire_server.store.redis.bell import Bell
@@ -129,13 +129,18 @@ class RedisStore:
     async def info(self) -> StoreInfo:
         snapshot = await self._run(calls.get(()))
         recovered_at = await self._open_link().field(self._keys.swept, "recovered_at")
+        said = await self._open_link().engine_info("memory", "clients", "stats")
         return StoreInfo(
             kind="redis",
             engine=self._engine.name,
             url=self._address.masked,
             durability=self._engine.durability,
+            schema_version=SCHEMA_VERSION,
             now=snapshot.now,
             recovered_at=int(recovered_at or 0),
+            used_bytes=int(said.get("used_memory", 0)),
+            client_count=int(said.get("connected_clients", 0)),
+            operations_per_second=float(said.get("instantaneous_ops_per_sec", 0)),
         )
 
     async def create(self, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created]:

@@ -32,11 +32,11 @@ from jobwire_server.store.base import (
     Renewal,
     Renewed,
     Snapshot,
-    StoreInfo,
     StoreUnavailable,
     Workers,
 )
 from jobwire_server.store.changes import Changes
+from jobwire_server.store.info import StoreInfo
 from jobwire_server.store.listener import Listener
 from jobwire_server.store.sqlite import (
     claim,
@@ -61,6 +61,8 @@ RESERVE: Final = 64 * 1024 * 1024
 
 OUTAGE_GAP: Final = 3 * SECOND
 """Between two sweeps; a longer one was an outage."""
+
+_SIZE: Final = "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
 
 T = TypeVar("T")
 
@@ -191,14 +193,16 @@ class SqliteStore:
         await self._write(lambda transaction: transaction.execute("SELECT 1").get)
 
     async def info(self) -> StoreInfo:
-        now = await self._write(lambda transaction: transaction.now)
+        now, pages, page = await self._write(lambda transaction: (transaction.now, *transaction.execute(_SIZE).get))
         return StoreInfo(
             kind="memory" if self._path is None else "sqlite",
             engine=f"SQLite {apsw.sqlite_lib_version()}",
             url="memory://" if self._path is None else f"sqlite:///{self._path}",
             durability=self._durability,
+            schema_version=opening.SCHEMA_VERSION,
             now=now,
             recovered_at=self._recovered_at,
+            used_bytes=pages * page,
         )
 
     async def create(self, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created]:
