@@ -22,7 +22,7 @@ TYPESCRIPT_PLUGINS := $(PLUGINS)/typescript-$(firstword $(shell echo '$(TYPESCRI
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo bench bench-quick bench-peers test quick verify format fix lint types layers protos generated-check dockerfile generate clean
+.PHONY: help run demo bench bench-quick bench-peers test browser quick verify format fix lint types layers protos generated-check dockerfile generate clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,21 @@ bench-peers: $(VENV)/.ready-dev  ## beside other job servers, ten minutes: make 
 # four, each of which starts servers of its own: a container may see many more cores than it gets.
 test: $(VENV)/.ready-dev  ## the whole suite, on every core; a part of it: make test ARGS='-k lease'
 	@exec $(BIN)/python -m pytest $(or $(ARGS),--numprocesses auto --maxprocesses 4 --dist worksteal)
+
+# The browser of the tests in tests/web/browser/. Where it cannot be had they are skipped, by name.
+browser:  ## Chromium, for the tests of the dashboard: Debian's, when root; else says what to install
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  found=$$(command -v $$name) && { echo "browser ok: $$found"; exit 0; }; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Debian's chromium, once"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  for try in 1 2; do \
+	    apt-get install --yes --quiet=2 --no-install-recommends chromium >/dev/null 2>&1 && { echo "browser ok"; exit 0; }; \
+	    apt-get update --quiet=2 >/dev/null 2>&1 || break; \
+	  done; \
+	fi; \
+	echo "SKIPPED browser: no Chromium here; on Debian, as root, apt-get install chromium, elsewhere any Chromium or Chrome on PATH"
 
 quick: format lint types layers protos  ## what a commit needs; then the tests of what you changed
 

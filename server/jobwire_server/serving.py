@@ -121,7 +121,7 @@ def _greeting(address: str, http: str | None, config: Config, info: StoreInfo) -
     }
     lines = [
         f"listening on {address}",
-        *([] if http is None else [f"http         http://{http}"]),
+        *([] if http is None else [f"dashboard    http://{http}"]),
         f"store        {info.url}  ({info.engine}; {promise.get(info.durability, info.durability)})",
     ]
     if config.insecure and (config.is_open or (http is not None and not is_loopback(http))):

@@ -1,0 +1,76 @@
+// This server, its store and its limits.
+
+import { html } from "./vendor/htm-preact.js";
+import { call } from "./api.js";
+import { bytes, count, number, seconds, setServerTime, short, span, words } from "./format.js";
+import { useLive } from "./live.js";
+import { Badge, Card, Facts, Failure, Loading, Text, Time } from "./parts.js";
+
+const DURABILITY = {
+  UNSPECIFIED: "could not be found out",
+  VOLATILE: "kept on no disk: gone with the store's process",
+  EVERYSEC: "an OK may be lost for up to two seconds",
+  SYNCED: "an OK means that it is on the disk",
+  REPLICATED: "an OK means that replicas have it",
+};
+
+async function look() {
+  const server = await call("AdminService/GetServerInfo");
+  setServerTime(server.server_time);
+  return server;
+}
+
+export function Server() {
+  const { value, error } = useLive("server", look);
+  return html`
+    <h1>Server</h1>
+    <${Failure} error=${error} />
+    ${value ? html`<${Shown} server=${value} />` : !error && html`<${Loading} />`}
+  `;
+}
+
+function Shown({ server }) {
+  const { store = {}, limits = {} } = server;
+  const durability = short(store.durability ?? "DURABILITY_UNSPECIFIED", "DURABILITY");
+  return html`
+    <div class="columns even">
+      <${Card}
+        title="Store"
+        aside=${html`<${Badge} kind=${store.connected ? "good" : "bad"}>${store.connected ? "Connected" : "Away"}<//>`}
+      >
+        <${Facts}
+          facts=${[
+            ["Kind", words(short(store.kind, "STORE_KIND"))],
+            ["Engine", `${store.engine} ${store.engine_version ?? ""}`],
+            ["Address", html`<${Text} mono>${store.url}<//>`],
+            ["Durability", DURABILITY[durability] ?? durability],
+            ["Schema", store.schema_version],
+            ["Answers in", store.round_trip && span(seconds(store.round_trip))],
+            ["Used", number(store.used_bytes) && bytes(store.used_bytes)],
+            ["Clients", store.client_count && count(store.client_count)],
+            ["Operations a second", store.operations_per_second && count(Math.round(store.operations_per_second))],
+          ]}
+        />
+      <//>
+      <${Card} title="This process">
+        <${Facts}
+          facts=${[
+            ["Version", server.version],
+            ["Address", html`<span class="mono">${location.host}</span>`],
+            ["Instance", html`<span class="mono">${server.instance_id}</span>`],
+            ["Serves since", html`<${Time} at=${server.start_time} />`],
+            ["Store's clock", server.server_time],
+          ]}
+        />
+      <//>
+    </div>
+    <${Card} title="Limits">
+      <${Facts}
+        facts=${Object.entries(limits).map(([name, value]) => [
+          words(name.replace(/^max_/, "").replace(/_bytes$/, "").toUpperCase()),
+          name.endsWith("_bytes") ? bytes(value) : count(value),
+        ])}
+      />
+    <//>
+  `;
+}
