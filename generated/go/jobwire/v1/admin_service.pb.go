@@ -432,7 +432,8 @@ type QueueStats struct {
 	Paused bool `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
 	// What happened in the last 1, 5 and 15 minutes, in this order.
 	Activity []*Activity `protobuf:"bytes,5,rep,name=activity,proto3" json:"activity,omitempty"`
-	// Jobs that ever ended COMPLETED; lasts over restarts and purges. A replayed job counts each time.
+	// Jobs that ever ended COMPLETED; lasts over restarts and purges, and as long as the queue does: a forgotten one (see
+	// Queue) takes it along. A replayed job counts each time.
 	CompletedTotal int64 `protobuf:"varint,6,opt,name=completed_total,json=completedTotal,proto3" json:"completed_total,omitempty"`
 	// Jobs that ever ended FAILED, in the same way.
 	FailedTotal int64 `protobuf:"varint,7,opt,name=failed_total,json=failedTotal,proto3" json:"failed_total,omitempty"`
@@ -528,10 +529,11 @@ func (x *QueueStats) GetWorkerCount() uint32 {
 	return 0
 }
 
-// Events in a window that ends now. Divide by `window` for a rate; windows move in steps of some seconds.
+// Events in a window that ends now. Divide by `window` for a rate.
 type Activity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its length; shorter than asked for while the store is younger.
+	// Its length. A window begins with a step of time (10 s for the shortest, a minute for the others), so that it is up to
+	// a step shorter than its name; and no window reaches back before the store.
 	Window *durationpb.Duration `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
 	// Jobs accepted by a create.
 	CreatedCount int64 `protobuf:"varint,2,opt,name=created_count,json=createdCount,proto3" json:"created_count,omitempty"`
@@ -541,9 +543,9 @@ type Activity struct {
 	CompletedCount int64 `protobuf:"varint,4,opt,name=completed_count,json=completedCount,proto3" json:"completed_count,omitempty"`
 	// Jobs that ended FAILED; failures that lead to a retry are in `retried_count`.
 	FailedCount int64 `protobuf:"varint,5,opt,name=failed_count,json=failedCount,proto3" json:"failed_count,omitempty"`
-	// Attempts that failed or timed out and will be tried again.
+	// Attempts that cost a retry and will be tried again: they failed, timed out, or were released too often.
 	RetriedCount int64 `protobuf:"varint,6,opt,name=retried_count,json=retriedCount,proto3" json:"retried_count,omitempty"`
-	// Leases that ended without a word.
+	// Acknowledged leases that ended without a word, whatever became of the job.
 	InterruptedCount int64 `protobuf:"varint,7,opt,name=interrupted_count,json=interruptedCount,proto3" json:"interrupted_count,omitempty"`
 	// Mean time from claim to end of the attempts that completed in the window. Absent: none did.
 	AverageRunTime *durationpb.Duration `protobuf:"bytes,8,opt,name=average_run_time,json=averageRunTime,proto3" json:"average_run_time,omitempty"`

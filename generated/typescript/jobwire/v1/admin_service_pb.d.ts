@@ -184,7 +184,8 @@ export declare type QueueStats = Message<"jobwire.v1.QueueStats"> & {
   activity: Activity[];
 
   /**
-   * Jobs that ever ended COMPLETED; lasts over restarts and purges. A replayed job counts each time.
+   * Jobs that ever ended COMPLETED; lasts over restarts and purges, and as long as the queue does: a forgotten one (see
+   * Queue) takes it along. A replayed job counts each time.
    *
    * @generated from field: int64 completed_total = 6;
    */
@@ -212,13 +213,14 @@ export declare type QueueStats = Message<"jobwire.v1.QueueStats"> & {
 export declare const QueueStatsSchema: GenMessage<QueueStats>;
 
 /**
- * Events in a window that ends now. Divide by `window` for a rate; windows move in steps of some seconds.
+ * Events in a window that ends now. Divide by `window` for a rate.
  *
  * @generated from message jobwire.v1.Activity
  */
 export declare type Activity = Message<"jobwire.v1.Activity"> & {
   /**
-   * Its length; shorter than asked for while the store is younger.
+   * Its length. A window begins with a step of time (10 s for the shortest, a minute for the others), so that it is up to
+   * a step shorter than its name; and no window reaches back before the store.
    *
    * @generated from field: google.protobuf.Duration window = 1;
    */
@@ -253,14 +255,14 @@ export declare type Activity = Message<"jobwire.v1.Activity"> & {
   failedCount: bigint;
 
   /**
-   * Attempts that failed or timed out and will be tried again.
+   * Attempts that cost a retry and will be tried again: they failed, timed out, or were released too often.
    *
    * @generated from field: int64 retried_count = 6;
    */
   retriedCount: bigint;
 
   /**
-   * Leases that ended without a word.
+   * Acknowledged leases that ended without a word, whatever became of the job.
    *
    * @generated from field: int64 interrupted_count = 7;
    */
