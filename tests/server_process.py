@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class ServerProcess:
-    """`jobwire serve` on a free port of loopback, over a store that outlives it."""
+    """`jobwire serve` on a free port of loopback, over a store that outlives it; no store = the environment's."""
 
     def __init__(self, store: str, log: Path, address: str = "127.0.0.1:0", *options: str) -> None:
         self._store = store
@@ -29,7 +29,8 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "jobwire_server", "serve"),
-                    *("--store", self._store, "--listen", self.address),
+                    *(("--store", self._store) if self._store else ()),
+                    *("--listen", self.address),
                     *(() if "--http" in self._options else ("--http", "off")),
                     *self._options,
                 ],
@@ -43,6 +44,15 @@ class ServerProcess:
         self.address = first.removeprefix("listening on ").strip()
         if "--http" in self._options:
             self.http = self._process.stdout.readline().partition("http://")[2].strip()
+
+    def rest_of_greeting(self) -> str:
+        """What it says for people, once."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        lines: list[str] = []
+        while not lines or not lines[-1].startswith("Stop with"):
+            lines.append(self._process.stdout.readline())
+        return "".join(lines)
 
     @property
     def pid(self) -> int:

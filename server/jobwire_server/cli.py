@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigError, split_address
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
+from jobwire_server.telemetry import logs
 
 if TYPE_CHECKING:
     pass
@@ -105,6 +106,15 @@ _store_option = click.option(
     show_default=True,
     show_envvar=True,
 )
+@click.option(
+    "--log-format",
+    envvar="JOBWIRE_LOG_FORMAT",
+    type=click.Choice(logs.FORMATS),
+    default="console",
+    show_default=True,
+    show_envvar=True,
+    help="For people, or an object of JSON a line for programs.",
+)
 def serve(
     store: str,
     listen: str,
@@ -115,6 +125,7 @@ def serve(
     reflection: bool | None,
     drain_timeout: float,
     log_level: str,
+    log_format: str,
 ) -> None:
     """Serve jobs until SIGTERM or Ctrl-C.
 
@@ -122,11 +133,7 @@ def serve(
     jobwire serve
     jobwire serve --store redis://127.0.0.1:6379/0 --listen 127.0.0.1:7272 --processes 4
     """
-    # Before the first gRPC object: configuring logging later can deadlock with gRPC's own threads (grpc 43421).
-    process = " %(process)d" if processes > 1 else ""
-    logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format=f"%(asctime)s{process} %(levelname)-7s %(name)s: %(message)s"
-    )
+    logs.configure(log_level, log_format=log_format, several=processes > 1)
     if _shows_password(store):
         log.warning(_PASSWORD_SHOWN)
     try:

@@ -21,6 +21,7 @@ from grpc import StatusCode, aio
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.rpc.metering import Meter
 from jobwire_server.rpc.status import Refusal, refusal
+from jobwire_server.telemetry.logs import fields
 
 if TYPE_CHECKING:
     # Generic in the stubs alone.
@@ -224,5 +225,6 @@ def _told(error: Exception, method: Method, caller: Caller) -> Refusal:
         # Ids and names in it came from a caller: no line breaks, no terminal codes.
         told.message.encode("unicode_escape").decode("ascii"),
         exc_info=error if told.reason is Reason.INTERNAL else None,
+        extra=fields(rpc=method.name, peer=caller.peer(), code=told.code.name, reason=told.reason.value),
     )
     return told

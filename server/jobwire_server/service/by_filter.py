@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -12,6 +13,9 @@ from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import ENDED, WAITING, Job, JobState
 from jobwire_server.domain.move import Deletion, Move
 from jobwire_server.store.base import SCAN, Store
+from jobwire_server.telemetry.logs import fields
+
+log = logging.getLogger("jobwire.jobs")
 
 BITE: Final = 100
 """Jobs changed by one store call, so that claims and settlements get their turn in between."""
@@ -47,6 +51,7 @@ D = TypeVar("D", Move, Deletion)
 class _Verb(Generic[D]):
     """One of the verbs: whom it can act on, what it decides of a job now, in a row that began then, and who does it."""
 
+    name: str
     states: frozenset[JobState]
     decide: Callable[[Job, int, int], D | None]
     apply: Callable[[Sequence[D]], Awaitable[list[Outcome]]]
@@ -67,7 +72,7 @@ class JobsByFilter:
                 return None
             return policy.cancel(job, reason=reason, grace=grace, etag=None, now=now)
 
-        return await self._change(selection, _Verb(WAITING | {JobState.IN_PROGRESS}, decide, self._move))
+        return await self._change(selection, _Verb("cancel", WAITING | {JobState.IN_PROGRESS}, decide, self._move))
 
     async def replay(self, selection: Selection) -> Changed:
         """Lets those that had ended when the row of calls began run again."""
@@ -79,13 +84,18 @@ class JobsByFilter:
                 return None
             return policy.replay(job, etag=None)
 
-        return await self._change(selection, _Verb(ENDED, decide, self._move))
+        return await self._change(selection, _Verb("replay", ENDED, decide, self._move))
 
     async def delete(self, selection: Selection) -> Changed:
         """Removes those that no worker has."""
         return await self._change(
             selection,
-            _Verb(WAITING | ENDED, lambda job, *_: policy.delete(job, force=False, etag=None), self._store.delete),
+            _Verb(
+                "delete",
+                WAITING | ENDED,
+                lambda job, *_: policy.delete(job, force=False, etag=None),
+                self._store.delete,
+            ),
         )
 
     async def _change(self, selection: Selection, verb: _Verb[D]) -> Changed:
@@ -99,6 +109,8 @@ class JobsByFilter:
             looked += len(found.jobs)
             after = found.end
             if after is None or changed == selection.max_jobs or looked >= SCAN or len(found.jobs) < bite:
+                if not selection.validate_only:
+                    log.info("%s by filter: %d jobs", verb.name, changed, extra=fields(verb=verb.name, jobs=changed))
                 return Changed(changed, after, began)
         return Changed(0, None, began or 0)
 

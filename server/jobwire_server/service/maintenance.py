@@ -11,6 +11,7 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.store.base import Store, StoreFull, StoreUnavailable
+from jobwire_server.telemetry.logs import fields
 
 _TICK: Final = 0.2
 """Seconds between two sweeps: what a due job waits at most, and a good part of what a dead worker's job does."""
@@ -71,5 +72,6 @@ class Maintenance:
         moved = await self._store.move(moves)
         applied = [move for move, result in zip(moves, moved, strict=True) if result.outcome is Outcome.OK]
         for move in applied:
-            log.info("%s: job %s is %s now", move.verb, move.job_id, move.to)
+            told = fields(verb=move.verb, job_id=move.job_id, state=move.to)
+            log.info("%s: job %s is %s now", move.verb, move.job_id, move.to, extra=told)
         return len(applied)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from jobwire_server.domain.errors import JobwireError, Reason, queue_not_found
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.queue import Queue, QueueChanges
 from jobwire_server.store.base import QueueRecord, Queues, Store
+from jobwire_server.telemetry.logs import fields
+
+log = logging.getLogger("jobwire.queues")
 
 
 class QueueService:
@@ -43,6 +48,7 @@ class QueueService:
             raise queue_not_found(name)
         if put.outcome is not Outcome.OK:
             raise _etag_mismatch(put.queue.settings, etag or "")
+        log.info("settings of queue %s: %s", name, dict(changes), extra=fields(queue=name, **changes))
         return put.queue, put.now
 
 

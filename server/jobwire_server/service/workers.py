@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -12,7 +13,10 @@ from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.service.coalescer import Coalescer, waits
 from jobwire_server.service.jobs import TOGETHER, Acknowledged
 from jobwire_server.store.base import Renewal, Renewed, Store, Workers
+from jobwire_server.telemetry.logs import fields
 from jobwire_server.telemetry.metrics import Registry
+
+log = logging.getLogger("jobwire.workers")
 
 HELD_TOLD: Final = 100
 """Of the jobs that a worker holds, so many are told by their ids."""
@@ -48,6 +52,7 @@ class WorkerService:
         """Tells a worker what is wanted of it; answers the worker after it, and when that was."""
         if await self._store.direct(worker_id, directive):
             found = await self._store.workers(ids=[worker_id], jobs=HELD_TOLD)
+            log.info("worker %s is told: %s", worker_id, directive, extra=fields(worker=worker_id, directive=directive))
             if found.workers:
                 return found.workers[0], found.now
         raise worker_not_found(worker_id)

@@ -1,0 +1,149 @@
+"""Nothing that is secret reaches the log: neither what jobs carry, nor tokens, nor passwords."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import grpc
+import pytest
+from tests.server_process import ServerProcess
+from tests.valkey_process import Keyspace
+
+from jobwire.v1 import job_service_pb2 as api
+from jobwire.v1.job_service_pb2_grpc import JobServiceStub
+
+CANARY = "s3cr3t-canary"
+PASSWORD = "hunter2-canary"
+ENGINES = ["sqlite", "valkey"]
+
+
+@pytest.fixture
+def store_url(engine: str, keyspace: Keyspace | None, tmp_path: Path) -> Iterator[str]:
+    if keyspace is None:
+        yield f"sqlite:///{tmp_path}/jobs.db"
+        return
+    with keyspace.server.client() as client:
+        client.acl_setuser(
+            "few", enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], channels=["*"], commands=["+@all"]
+        )
+        yield keyspace.url.replace("redis://", f"redis://few:{PASSWORD}@")
+        client.acl_deluser("few")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_run_prints_neither_what_jobs_carry_nor_tokens_nor_passwords(
+    engine: str,
+    keyspace: Keyspace | None,
+    store_url: str,
+    log_format: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = tmp_path / "server.log"
+    monkeypatch.setenv("JOBWIRE_STORE", store_url)
+    options = ("--http", "127.0.0.1:0", "--log-level", "debug", "--log-format", log_format)
+    server = ServerProcess("", log, "127.0.0.1:0", *options)
+    server.start()
+    try:
+        tokens = lives(server)
+        worked = work(server.address)
+        told = failures(server, keyspace)
+        greeting = server.rest_of_greeting()
+    finally:
+        server.terminate()
+    printed = greeting + log.read_text() + worked
+    assert "CreateJob from" in printed, "the log says nothing"
+    secrets = [CANARY, PASSWORD, base64.b64encode(CANARY.encode()).decode(), *tokens]
+    assert [secret for secret in secrets if secret in printed] == []
+    assert PASSWORD not in told
+    if log_format == "json":
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert {"INVALID_MESSAGE", "LEASE_LOST", "TOO_LARGE"} <= {line.get("reason") for line in lines}
+
+
+def lives(server: ServerProcess) -> list[str]:
+    """Jobs that carry the canary wherever one can; answers the tokens of their leases."""
+    job: dict[str, Any] = {
+        "payload": {"text": CANARY},
+        "labels": {"label": CANARY},
+        "http": {"headers": [{"name": "authorization", "values": [{"value": CANARY}]}], "route_params": {"a": CANARY}},
+        "user_id": CANARY,
+        "type": CANARY,
+    }
+    for number in range(5):
+        assert post(server, "CreateJob", {"job": job, "request_id": f"{CANARY}-{number}"})[0] == 200
+    tokens = []
+    with grpc.insecure_channel(server.address) as channel:
+        claims = JobServiceStub(channel).ClaimJob(api.ClaimJobRequest(max_jobs=4, max_in_flight=4))
+        given = [assignment for event in claims for assignment in event.jobs.assignments]
+    error = {"code": "Oops", "message": CANARY, "details": {"why": CANARY}}
+    changes: list[dict[str, Any]] = [
+        {"progress": {"message": CANARY}},
+        {"complete": {"result": {"text": CANARY}}},
+        {"fail": {"error": error, "permanent": True}},
+        {"fail": {"error": error}},
+    ]
+    for assignment, change in zip(given, changes, strict=True):
+        tokens.append(assignment.token)
+        told = {"job_id": assignment.job.id, "token": assignment.token, **change}
+        assert post(server, "UpdateJob", told)[0] == 200
+        post(server, "CancelJob", {"job_id": assignment.job.id, "reason": CANARY})
+    return tokens
+
+
+def work(address: str) -> str:
+    """What `jobwire work` prints over a job that fails."""
+    words = ["work", "--address", address, "--max-jobs", "1", "--exec", "cat >/dev/null; exit 3"]
+    ran = subprocess.run(
+        [sys.executable, "-c", "from jobwire_client.cli import main; main(prog_name='jobwire')", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ran.stdout + ran.stderr
+
+
+def failures(server: ServerProcess, keyspace: Keyspace | None) -> str:
+    """Whatever can be wrong, with the canary in it; answers what the caller is told."""
+    bodies: list[tuple[str, Any]] = [
+        ("CreateJob", {"job": {"payload": {"text": CANARY}, "retry_policy": {"jitter": 2}}}),
+        ("CreateJob", {"job": {"payload": {"text": CANARY * 100_000}}}),
+        ("CreateJob", {"job": {"payload": {"text": CANARY}, "labels": {CANARY: CANARY * 100}}}),
+        ("CreateJob", {"job": {"priority": CANARY}}),
+        ("CreateJob", {CANARY: 1}),
+        ("CreateJob", f'{{"job": "{CANARY}'.encode()),
+        ("UpdateJob", {"job_id": "nobody", "token": "00" * 16, "complete": {"result": {"text": CANARY}}}),
+        ("UpdateJob", {"job_id": "nobody", "token": CANARY, "complete": {}}),
+        ("ListJobs", {"page_token": CANARY}),
+        ("ListJobs", {"filter": {"labels": {"label": CANARY}, "user_id": CANARY}}),
+    ]
+    post(server, "CreateJob", {"job": {"id": "twice", "payload": {"text": CANARY}}})
+    bodies.append(("CreateJob", {"job": {"id": "twice", "payload": {"text": CANARY + "!"}}}))
+    bodies.append(("UpdateJob", {"job_id": "twice", "token": "00" * 16, "complete": {"result": {"text": CANARY}}}))
+    told = "".join(post(server, rpc, body)[1] for rpc, body in bodies)
+    if keyspace is not None:
+        with keyspace.server.client() as client:
+            client.acl_setuser("few", enabled=True, reset_passwords=True)
+            client.client_kill_filter(skipme=True)
+            told += post(server, "CreateJob", {"job": {"payload": {"text": CANARY}}})[1]
+    return told
+
+
+def post(server: ServerProcess, rpc: str, body: Any) -> tuple[int, str]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    url = f"http://{server.http}/jobwire.v1.JobService/{rpc}"
+    try:
+        with urlopen(Request(url, data, {"content-type": "application/json"}), timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
