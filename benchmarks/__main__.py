@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import machine, page, report
-from benchmarks.lives import Miscounted
 from benchmarks.scenario import FULL, QUICK, Scenario, Setup, Size
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import STORES, engine_version, has_engine
@@ -73,7 +73,9 @@ def main(
     click.echo(report.tables(found))
     if output is not None:
         _write(output, found)
-    elif not (names or stores or runs or quick):
+    if found["failed"]:
+        raise click.ClickException("no figure of what has failed can be trusted, and nothing is published")
+    if output is None and not (names or stores or runs or quick):
         _write(RESULTS, found)
         CHART.parent.mkdir(parents=True, exist_ok=True)
         CHART.write_text(report.chart(found))
@@ -81,10 +83,11 @@ def main(
 
 
 def run(scenarios: Sequence[Scenario], stores: Sequence[str], size: Size) -> dict[str, Any]:
-    """The figures. One that does not count what was done ends the run."""
+    """The figures. What fails, or does not count what was done, has none, and the others go on."""
     not_measured = {store: "there is no such server on this machine" for store in stores if not has_engine(store)}
     turns = [(each, store) for each in scenarios for store in stores if store not in not_measured and each.fits(store)]
-    results = []
+    results: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     console = Console(stderr=True, highlight=False)
     columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
@@ -97,10 +100,12 @@ def run(scenarios: Sequence[Scenario], stores: Sequence[str], size: Size) -> dic
             tell("starting")
             try:
                 outcome = asyncio.run(scenario.measure(Setup(store, size, tell)))
-            except Miscounted as error:
-                raise click.ClickException(f"{scenario.name}, {store}: {error}") from error
-            results.append(report.told(scenario, store, outcome))
-            console.print(report.line(scenario, store, outcome), markup=False, soft_wrap=True)
+            except Exception as error:  # noqa: BLE001  whatever it was: the scenarios before and after it stand
+                failed[f"{scenario.name}, {store}"] = str(error) or type(error).__name__
+                console.print(*traceback.format_exception(error), markup=False, soft_wrap=True)
+            else:
+                results.append(report.told(scenario, store, outcome))
+                console.print(report.line(scenario, store, outcome), markup=False, soft_wrap=True)
             bar.advance(whole, scenario.weight)
     return {
         "machine": machine.machine(),
@@ -109,6 +114,7 @@ def run(scenarios: Sequence[Scenario], stores: Sequence[str], size: Size) -> dic
         "runs": size.runs,
         "scenarios": results,
         "not_measured": not_measured,
+        "failed": failed,
         "beside_peers": report.beside_peers(PEERS if scenarios == list(SCENARIOS) else None),
     }
 

@@ -165,6 +165,7 @@ def _rest(found: Mapping[str, Any]) -> list[str]:
 def _counted(found: Mapping[str, Any]) -> list[str]:
     lines = [f"- {each['scenario']}, {each['store']}: {_in_words(each['counted'])}" for each in found["scenarios"]]
     lines += [f"- {store}: not measured, {reason}" for store, reason in found["not_measured"].items()]
+    lines += [f"- {which}: **FAILED**: {' '.join(reason.split())}" for which, reason in found["failed"].items()]
     return ["Jobs as the servers count them, which is what was done:", "", *lines]
 
 

@@ -18,6 +18,9 @@ from typing import Final
 
 STARTED_WITHIN: Final = 30.0
 
+_LAST_WORDS: Final = 1_000
+"""Characters of its log that are told of a process when what it was needed for has failed."""
+
 STORES: Final = ("sqlite", "valkey", "redis", "memory")
 """`sqlite`: fsync before every OK. `valkey`, `redis`: appendonly, everysec unless `fsync` says otherwise."""
 
@@ -124,6 +127,9 @@ def running(command: list[str], log: Path, user: str | None = None) -> Iterator[
         process = subprocess.Popen(command, stdout=output, stderr=output, user=user)
         try:
             yield process
+        except Exception:
+            sys.stderr.write(f"{Path(command[0]).name} said last:\n{log.read_text(errors='replace')[-_LAST_WORDS:]}\n")
+            raise
         finally:
             try:
                 process.terminate()

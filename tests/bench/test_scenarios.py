@@ -16,7 +16,7 @@ from benchmarks.engine_calls import TIMED, engine_calls
 from benchmarks.figures import Figure, at_least, at_most, from_json, percentile
 from benchmarks.scenario import FULL, TINY, Outcome, Scenario, Setup
 from benchmarks.scenarios import SCENARIOS, backlog, many_workers, whole_lives
-from benchmarks.servers import server
+from benchmarks.servers import running, server
 from click.testing import CliRunner
 
 
@@ -156,15 +156,31 @@ def test_a_store_that_is_not_here_is_reported_and_not_passed_over(
     assert "- redis: not measured, there is no such server on this machine" in run("--store", "redis")
 
 
-def test_a_scenario_that_miscounts_ends_the_run_by_name(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scenario_that_fails_is_told_by_name_and_nothing_is_published(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def measure(_: Setup) -> Outcome:
         raise lives.Miscounted("one too many")
 
-    monkeypatch.setattr(command, "SCENARIOS", (Scenario("wrong", "", "", measure, 1),))
-    ran = CliRunner().invoke(command.main, ["--store", "memory"])
+    monkeypatch.setattr(command, "SCENARIOS", (Scenario("wrong", "", "", measure, 1), REST))
+    ran = CliRunner().invoke(command.main)
     assert ran.exit_code == 1
-    assert "wrong, memory: one too many" in ran.stderr
+    assert "- wrong, sqlite: **FAILED**: one too many" in ran.stdout
+    assert "| a rest | sqlite |" in ran.stdout, "the others go on"
     assert not (published / "RESULTS").exists()
+
+
+def test_what_a_process_said_last_is_told_when_its_work_has_failed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        with running([sys.executable, "-c", "print('out of order')"], tmp_path / "log") as process:
+            process.wait()
+            raise RuntimeError("unavailable")
+
+    with pytest.raises(RuntimeError, match="unavailable"):
+        work()
+    assert "said last:\nout of order" in capfd.readouterr().err
 
 
 def test_the_list_names_each_scenario_and_its_promise() -> None:
@@ -229,7 +245,7 @@ def test_a_limit_holds_up_to_itself(limit: Any, holds: float, fails: float) -> N
 def test_a_percentile_is_a_time_that_was_measured() -> None:
     times = [float(number) for number in range(100, 0, -1)]
     assert [percentile(times, percent) for percent in (50, 99, 100)] == [50, 99, 100]
-    assert percentile([7.0], 99) == 7.0
+    assert percentile([1.0, 2.0, 3.0], 50) == 2.0
 
 
 def test_the_sizes_are_those_that_are_promised() -> None:
