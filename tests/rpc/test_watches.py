@@ -16,6 +16,8 @@ from tests.rpc.standins import failure, reason
 from jobwire.v1 import job_pb2
 from jobwire.v1 import job_service_pb2 as api
 from jobwire.v1.job_pb2 import HttpRequest, Job, JobFilter, Payload
+from jobwire.v1.job_service_pb2_grpc import JobServiceStub
+from jobwire_server.domain.limits import KIB
 from jobwire_server.service import watch_stream, watches
 from jobwire_server.store.base import StoreUnavailable
 from jobwire_server.store.changes import Changes
@@ -262,6 +264,24 @@ async def test_nothing_is_left_of_a_watch_whose_client_has_gone(wire: Wire, monk
     assert not service._by_id
     assert not service._by_filter
     assert not service._streams.count
+
+
+async def test_one_who_does_not_read_is_told_the_latest_when_it_does(wire: Wire) -> None:
+    narrow = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 64 * KIB))
+    ids = [f"j{n}" for n in range(40)]
+    for job_id in ids:
+        await create(wire, job_id)
+    async with grpc.aio.insecure_channel(wire.address, options=narrow) as channel:
+        deaf = Seen(JobServiceStub(channel).WatchJobs(api.WatchJobsRequest()))
+        await deaf.until("snapshot_done")
+        for _ in ids:
+            await wire.jobs.UpdateJob(complete(await claim_one(wire), "x" * 200 * KIB))
+        [watch] = wire.app._watches._watches
+        assert watch._bytes <= watch_stream.PENDING_BYTES
+        while any(deaf.jobs[job_id].state != COMPLETED for job_id in ids):
+            await deaf.next()
+        assert deaf.events.count("snapshot_started") == 1, "a bounded memory was enough"
+        deaf.call.cancel()
 
 
 # --- waiting ------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ async def test_a_broken_connection_is_a_gap_and_then_changes_are_heard_again(
     heard = Heard()
     await second.watch(heard)
     with keyspace.server.client() as client:
-        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        client.client_kill_filter(_type="pubsub")
     await heard.gap()
     await put(store, "j")
     await second.caught_up()
