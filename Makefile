@@ -22,7 +22,7 @@ TYPESCRIPT_PLUGINS := $(PLUGINS)/typescript-$(firstword $(shell echo '$(TYPESCRI
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo bench bench-quick bench-peers test browser quick verify format fix lint types layers protos generated-check dockerfile generate clean
+.PHONY: help run demo bench bench-quick bench-peers test browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ browser:  ## Chromium, for the tests of the dashboard: Debian's, when root; else
 	  done; \
 	fi; \
 	echo "SKIPPED browser: no Chromium here; on Debian, as root, apt-get install chromium, elsewhere any Chromium or Chrome on PATH"
+
+screenshots: browser $(VENV)/.ready-dev  ## the pictures of the dashboard in docs/figures/, from a shop at work: a minute
+	@exec $(BIN)/python -m tests.web.browser.pictures
 
 quick: format lint types layers protos  ## what a commit needs; then the tests of what you changed
 

@@ -60,6 +60,14 @@ class Caller(Protocol):
     def peer(self) -> str: ...
 
 
+class Listener(Caller, Protocol):
+    """Whoever is told by a stream: the part of gRPC's context that the services use."""
+
+    def send_initial_metadata(self, metadata: Any, /) -> Awaitable[None]: ...
+
+    def write(self, message: bytes, /) -> Awaitable[None]: ...
+
+
 class Codec(NamedTuple):
     """How messages travel."""
 
@@ -80,6 +88,7 @@ class Method:
     name: str
     """Such as `GetJob`."""
     request_class: type[Message]
+    response_class: type[Message]
     is_stream: bool
     behavior: Callable[..., Awaitable[Any]] | None
     """`(request, context) -> response`, or for a stream `(request, context) -> None`. None = not built."""
@@ -151,27 +160,35 @@ class Gate:
 
         return call
 
+    async def feed(self, method: Method, raw: bytes, listener: Listener, codec: Codec) -> None:
+        """Lets a method write to its listener as often as it likes, until one of them ends it. Raises Refused. The
+        services limit streams."""
+        self._enter()
+        began, code = method.meter.begin(), StatusCode.OK
+        try:
+            await method.built()(_parsed(method, raw, codec), listener)
+        except (asyncio.CancelledError, aio.AbortError):
+            code = StatusCode.CANCELLED
+            raise
+        except PeerGone:
+            code = StatusCode.CANCELLED
+        except Exception as error:  # whatever it is, the caller gets a status and no text of it
+            told = _told(error, method, listener)
+            code = told.code
+            raise Refused(told) from error
+        finally:
+            method.meter.end(began, code)
+            self._leave()
+
     def stream(self, method: Method) -> Callable[[bytes, Context], Awaitable[None]]:
-        """A method that writes to its context as often as it likes, for gRPC. The services limit streams."""
+        """The same for gRPC."""
 
         async def call(raw: bytes, context: Context) -> None:
-            self._enter()
-            began, code = method.meter.begin(), StatusCode.OK
             try:
-                await method.built()(_parsed(method, raw, PROTO), context)
+                await self.feed(method, raw, context, PROTO)
                 return
-            except (asyncio.CancelledError, aio.AbortError):
-                code = StatusCode.CANCELLED
-                raise
-            except PeerGone:
-                code = StatusCode.CANCELLED
-                return
-            except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status and no text of it
-                told = _told(error, method, context)
-                code = told.code
-            finally:
-                method.meter.end(began, code)
-                self._leave()
+            except Refused as refused:
+                told = refused.refusal
             await context.abort(told.code, told.message, told.trailers())
 
         return call

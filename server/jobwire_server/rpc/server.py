@@ -142,6 +142,7 @@ def _methods(servicers: Mapping[str, Servicer], metrics: Registry) -> Iterator[t
                 Method(
                     method.name,
                     GetMessageClass(method.input_type),
+                    GetMessageClass(method.output_type),
                     method.server_streaming,
                     getattr(servicer, snake_case(method.name), None),
                     Meter(metrics, method),

@@ -64,8 +64,8 @@ def _write_json(message: Message) -> bytes:
     return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None).encode()
 
 
-_JSON: Final = Codec(_read_json, _write_json)
-_CODECS: Final = {"application/json": _JSON, "application/proto": PROTO}
+JSON: Final = Codec(_read_json, _write_json)
+_CODECS: Final = {"application/json": JSON, "application/proto": PROTO}
 
 
 class Gateway:
@@ -101,9 +101,9 @@ class Gateway:
                         )
                     )
                 body = await self._body(request)
-                answer = await _unless_gone(request, self._gate.answer(method, body, _Caller(request), codec))
+                answer = await _unless_gone(request, self._gate.answer(method, body, HttpCaller(request), codec))
         except Refused as refused:
-            return _refusal_response(refused.refusal)
+            return refusal_response(refused.refusal)
         except TimeoutError:
             return error_response("deadline_exceeded", "what was asked took longer than Connect-Timeout-Ms allows")
         except ClientDisconnect:
@@ -131,7 +131,9 @@ class Gateway:
         return _unpacked(body, limit) if encoding == "gzip" and body else body
 
 
-class _Caller:
+class HttpCaller:
+    """Whoever sent a request, as the log names it."""
+
     def __init__(self, request: Request) -> None:
         self._request = request
 
@@ -150,7 +152,7 @@ def error_response(
     return JSONResponse(body, status_code=STATUSES[code] if status is None else status)
 
 
-def _refusal_response(told: Refusal) -> Response:
+def refusal_response(told: Refusal) -> Response:
     code = {"CANCELLED": "canceled"}.get(told.code.name, told.code.name.lower())
     message = f"{told.message}: {told.quoted}" if told.quoted else told.message
     return error_response(code, message, details=[_detail(detail) for detail in told.details()])

@@ -20,6 +20,7 @@ from jobwire_server.service.stats import StatsService
 from jobwire_server.store.base import Store
 from jobwire_server.telemetry.metrics import Registry
 from jobwire_server.web.connect import Gateway
+from jobwire_server.web.events import events
 from jobwire_server.web.files import dashboard
 from jobwire_server.web.health import Health
 from jobwire_server.web.metrics import Exposition
@@ -59,6 +60,7 @@ class WebServer:
                 *dashboard(),
                 Route("/metrics", exposition.endpoint),
                 *(Route(path, gateway.call, methods=["POST"]) for path in methods),
+                *events(methods, gate),
             ],
             middleware=[Middleware(Protection, only_loopback=only_loopback)],
         )

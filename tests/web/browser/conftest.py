@@ -6,12 +6,9 @@ Whatever a page complains of is a failure: an exception, a line in its console, 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +16,7 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, async_playwright, expect
+from tests.web.browser import chromium
 
 from jobwire.v1.job_service_pb2 import BatchCreateJobsRequest, CreateJobRequest
 from jobwire_client import AsyncClient, Handler, Job, Worker, new_job
@@ -30,31 +28,21 @@ PATIENCE: Final = 10_000
 
 expect.set_options(timeout=PATIENCE)
 
-_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _WATCH: Final = """
     addEventListener("securitypolicyviolation", (event) =>
         console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
 """
 
 
-@cache
-def chromium() -> str | None:
-    return next((path for name in _NAMES if (path := shutil.which(name)) is not None), None)
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if "page" in getattr(item, "fixturenames", ()) and chromium() is None:
+    if "page" in getattr(item, "fixturenames", ()) and chromium.path() is None:
         pytest.skip("Chromium: there is none on PATH; `make browser` installs Debian's, or says what to install")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    # As root Chromium refuses to start with its sandbox. The pages are ours.
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=chromium(), args=options)
+    async with async_playwright() as playwright, chromium.launched(playwright) as started:
         yield started
-        await started.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +143,7 @@ class Dashboard:
         return found
 
     def _heard(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and " 501 " not in message.text:
+        if message.type in ("error", "warning"):
             self.complaints.append(message.text)
 
     def _asked(self, request: Request) -> None:

@@ -10,10 +10,6 @@ export class CallError extends Error {
   get isAway() {
     return this.code === "unavailable";
   }
-
-  get isNotBuilt() {
-    return this.reason === "NOT_BUILT";
-  }
 }
 
 export async function call(rpc, request = {}) {

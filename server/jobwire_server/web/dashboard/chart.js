@@ -13,7 +13,8 @@ const SERIES = [
   ["retried_count", "Retried", "scheduled"],
 ];
 const KEPT = 3600; // seconds
-const HEIGHT = 220; // pixels
+const SHOWN = 120; // seconds that the chart is wide at least
+const HEIGHT = 210; // pixels
 
 let points = []; // [seconds, …a rate per series], over all visits of this page
 
@@ -21,7 +22,7 @@ function note(stats) {
   const at = Date.parse(stats.server_time) / 1000;
   if (points.length && at <= points.at(-1)[0]) return;
   if (!points.length) points = history(stats, at);
-  points.push([at, ...SERIES.map(([name]) => perMinute(stats.totals?.activity?.[0], name))]);
+  points.push([at, ...SERIES.map(([name]) => aMinute(stats.totals?.activity?.[0], name))]);
   while (points[0][0] < at - KEPT) points.shift();
 }
 
@@ -39,17 +40,15 @@ function history(stats, at) {
   return found;
 }
 
-function perMinute(activity, name) {
+export function aMinute(activity, name) {
   return (number(activity?.[name]) * 60) / (seconds(activity?.window) || 60);
 }
 
 export function Rates({ stats }) {
   const box = useRef(null);
   const plot = useRef(null);
-  const isThere = stats !== null;
-  if (isThere) note(stats);
+  note(stats);
   useEffect(() => {
-    if (!isThere) return undefined;
     const draw = () => {
       plot.current?.destroy();
       plot.current = new uPlot(options(box.current), columns(), box.current);
@@ -67,9 +66,8 @@ export function Rates({ stats }) {
       plot.current.destroy();
       plot.current = null;
     };
-  }, [isThere]);
+  }, []);
   useEffect(() => plot.current?.setData(columns()), [stats]);
-  if (!isThere) return html`<p class="quiet">Rates are not available: this server does not count them yet.</p>`;
   const latest = points.at(-1) ?? [];
   return html`<${Card}
     title="Jobs a minute"
@@ -83,6 +81,9 @@ export function Rates({ stats }) {
     <div class="chart" ref=${box} aria-hidden="true"></div>
   <//>`;
 }
+
+const clock = (tick, step) =>
+  new Date(tick * 1000).toLocaleTimeString("en-GB", { timeStyle: step < 60 ? "medium" : "short" });
 
 const columns = () => [0, ...SERIES.map((_, place) => place + 1)].map((place) => points.map((point) => point[place]));
 
@@ -101,9 +102,12 @@ function options(box) {
     height: HEIGHT,
     cursor: { y: false, drag: { x: false, y: false } },
     legend: { show: false },
-    scales: { y: { range: (_, __, highest) => [0, Math.max(highest * 1.15, 4)] } },
+    scales: {
+      x: { range: (_, first, last) => [Math.min(first, last - SHOWN), last] },
+      y: { range: (_, __, highest) => [0, Math.max(highest * 1.15, 4)] },
+    },
     axes: [
-      { ...axis, values: "{HH}:{mm}", space: 70 },
+      { ...axis, values: (_, ticks, __, ___, step) => ticks.map((tick) => clock(tick, step)), space: 90, size: 30 },
       { ...axis, values: (_, ticks) => ticks.map(rate), size: 48 },
     ],
     series: [

@@ -64,6 +64,9 @@ export function bytes(value) {
 export const short = (value, prefix) => (value ?? "").replace(`${prefix}_`, "");
 export const words = (value) => value.charAt(0) + value.slice(1).toLowerCase().replaceAll("_", " ");
 
+const ENGINES = { sqlite: "SQLite", redis: "Redis", valkey: "Valkey" };
+export const engine = (store) => [ENGINES[store.engine] ?? store.engine, store.engine_version].filter(Boolean).join(" ");
+
 export const STATES = ["QUEUED", "IN_PROGRESS", "SCHEDULED", "FAILED", "COMPLETED", "CANCELED", "EXPIRED"];
 export const ENDED = new Set(["COMPLETED", "FAILED", "CANCELED", "EXPIRED"]);
 export const stateOf = (job) => short(job.state, "JOB_STATE");

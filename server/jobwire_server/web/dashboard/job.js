@@ -5,7 +5,7 @@ import { Actions } from "./actions.js";
 import { call } from "./api.js";
 import { Body } from "./body.js";
 import { count, number, seconds, secondsSince, setServerTime, short, span, stateOf, words } from "./format.js";
-import { useLive } from "./live.js";
+import { ofJob, useLive } from "./live.js";
 import { Badge, Bar, Card, Facts, Failure, JobState, Loading, QueueLink, Text, Time } from "./parts.js";
 import { explain, lineOf } from "./why.js";
 
@@ -19,7 +19,7 @@ async function look(job_id) {
 }
 
 export function Job({ name: id }) {
-  const { value, error, refresh } = useLive(`job ${id}`, () => look(id));
+  const { value, error, refresh } = useLive(`job ${id}`, () => look(id), ofJob(id));
   const job = value?.job;
   return html`
     <p class="crumbs"><a href="#/">Overview</a> / ${job ? html`<${QueueLink} name=${job.queue} />` : "job"} / job</p>

@@ -2,40 +2,19 @@
 
 import { html } from "./vendor/htm-preact.js";
 import { call } from "./api.js";
-import { Rates } from "./chart.js";
-import { byState, bytes, count, number, plural, rate, seconds, setServerTime, short, span, words } from "./format.js";
+import { aMinute, Rates } from "./chart.js";
+import { byState, bytes, count, engine, number, plural, rate, seconds, setServerTime, span } from "./format.js";
 import { useLive } from "./live.js";
 import { Badge, Card, Command, Empty, Failure, Loading, QueueLink } from "./parts.js";
 import { link } from "./route.js";
 
-let hasStats = true;
-
-async function look() {
-  const [server, queues, stats] = await Promise.all([call("AdminService/GetServerInfo"), listQueues(), readStats()]);
+async function look(told) {
+  const [server, { stats }] = await Promise.all([
+    call("AdminService/GetServerInfo"),
+    told ?? call("AdminService/GetStats"), // until the first event comes
+  ]);
   setServerTime(server.server_time);
-  return { server, queues, stats: stats?.stats ?? null };
-}
-
-async function readStats() {
-  if (!hasStats) return null;
-  try {
-    return await call("AdminService/GetStats");
-  } catch (error) {
-    if (!error.isNotBuilt) throw error;
-    hasStats = false;
-    return null;
-  }
-}
-
-async function listQueues() {
-  const found = [];
-  let page_token = "";
-  do {
-    const page = await call("QueueService/ListQueues", { page_size: 1000, page_token });
-    found.push(...(page.queues ?? []));
-    page_token = page.next_page_token ?? "";
-  } while (page_token && found.length < 1000);
-  return found;
+  return { server, stats };
 }
 
 export function Overview() {
@@ -47,22 +26,32 @@ export function Overview() {
   `;
 }
 
-function Shown({ server, queues, stats }) {
-  const totals = queues.map((queue) => byState(queue.counts));
-  const sum = (state) => totals.reduce((total, counts) => total + counts[state], 0);
-  const numbers = new Map((stats?.queues ?? []).map((each) => [each.queue, each]));
+function Shown({ server, stats }) {
+  const totals = byState(stats.totals?.counts);
+  const queues = stats.queues ?? [];
+  const { idle_count = 0, busy_count = 0, quiet_count = 0, lost_count = 0 } = stats.workers ?? {};
+  const workers = [
+    [busy_count, "busy"],
+    [idle_count, "idle"],
+    [quiet_count, "quiet"],
+    [lost_count, "lost"],
+  ].filter(([of]) => of);
+  const oldest = stats.totals?.oldest_waiting_age;
   return html`
     <${StoreHealth} store=${server.store} />
     <div class="tiles">
-      <${Tile} name="Queued" value=${count(sum("QUEUED"))} kind="queued" note=${oldest(queues)} />
-      <${Tile} name="In progress" value=${count(sum("IN_PROGRESS"))} kind="in_progress" note=${workersNote(stats)} />
-      <${Tile} name="Scheduled" value=${count(sum("SCHEDULED"))} kind="scheduled" note="for later, or for a retry" />
-      <${Tile} name="Dead letters" value=${count(sum("FAILED"))} kind="failed" href="#/dead"
-        note=${sum("FAILED") ? "look and replay" : "none"} />
+      <${Tile} name="Queued" value=${count(totals.QUEUED)} kind="queued" href="#/jobs?state=QUEUED"
+        note=${oldest ? `the oldest for ${span(seconds(oldest))}` : "nobody waits"} />
+      <${Tile} name="In progress" value=${count(totals.IN_PROGRESS)} kind="in_progress" href="#/jobs?state=IN_PROGRESS"
+        note="with workers now" />
+      <${Tile} name="Scheduled" value=${count(totals.SCHEDULED)} kind="scheduled" href="#/jobs?state=SCHEDULED"
+        note="for later, or for a retry" />
+      <${Tile} name="Dead letters" value=${count(totals.FAILED)} kind="failed" href="#/dead"
+        note=${totals.FAILED ? "look and replay" : "none"} />
+      <${Tile} name="Workers" value=${count(idle_count + busy_count + quiet_count)} kind="canceled" href="#/workers"
+        note=${workers.map(([of, state]) => `${count(of)} ${state}`).join(", ") || "none"} />
     </div>
-    ${queues.length
-      ? html`<${Rates} stats=${stats} /><${Queues} queues=${queues} numbers=${numbers} />`
-      : html`<${FirstJob} />`}
+    ${queues.length ? html`<${Rates} stats=${stats} /><${Queues} queues=${queues} />` : html`<${FirstJob} />`}
   `;
 }
 
@@ -72,17 +61,6 @@ const Tile = ({ name, value, note, kind, href }) => html`
   <//>
 `;
 
-function oldest(queues) {
-  const ages = queues.map((queue) => seconds(queue.oldest_waiting_age)).filter((age) => age !== undefined);
-  return ages.length ? `the oldest for ${span(Math.max(...ages))}` : "nobody waits";
-}
-
-function workersNote(stats) {
-  if (!stats) return "with workers now";
-  const { idle_count = 0, busy_count = 0, quiet_count = 0 } = stats.workers ?? {};
-  return `${plural(idle_count + busy_count + quiet_count, "worker")}, ${count(idle_count)} idle`;
-}
-
 function StoreHealth({ store = {} }) {
   const promise = {
     DURABILITY_VOLATILE: "kept on no disk",
@@ -91,53 +69,49 @@ function StoreHealth({ store = {} }) {
     DURABILITY_REPLICATED: "with replicas before an OK",
   }[store.durability];
   const said = [
-    `${store.engine} ${store.engine_version ?? ""}`,
+    engine(store),
     promise,
     number(store.used_bytes) ? `${bytes(store.used_bytes)} used` : "",
     store.round_trip && `answers in ${span(seconds(store.round_trip))}`,
   ];
   return html`<p class="health">
     <span class="dot ${store.connected ? "good" : "bad"}" aria-hidden="true"></span>
-    <span>${store.connected ? "The store is there" : "The store is away"}: ${said.filter(Boolean).join(", ")}.</span>
+    ${store.connected ? "The store is there" : "The store is away"}: ${said.filter(Boolean).join(", ")}.${" "}
     <a href="#/server">More</a>
   </p>`;
 }
 
-const Queues = ({ queues, numbers }) => html`
+const Queues = ({ queues }) => html`
   <${Card} title="Queues" aside=${html`<span class="quiet">${plural(queues.length, "queue")}</span>`}>
     <table class="stacked">
       <thead>
         <tr>
           <th>Queue</th><th class="number">Queued</th><th class="number">Oldest</th><th class="number">In progress</th>
           <th class="number">Scheduled</th><th class="number">Dead letters</th><th class="number">Completed</th>
-          <th class="number">Done a minute</th><th class="number">Run time</th>
+          <th class="number">Done a minute</th><th class="number">Run time</th><th class="number">Workers</th>
         </tr>
       </thead>
-      <tbody>${queues.map((queue) => html`<${QueueRow} key=${queue.name} queue=${queue} numbers=${numbers.get(queue.name)} />`)}</tbody>
+      <tbody>${queues.map((queue) => html`<${QueueRow} key=${queue.queue} queue=${queue} />`)}</tbody>
     </table>
   <//>
 `;
 
-function QueueRow({ queue, numbers }) {
+function QueueRow({ queue }) {
   const counts = byState(queue.counts);
-  const [minute] = numbers?.activity ?? [];
+  const [minute] = queue.activity ?? [];
   const cell = (name, state, kind = "") => html`<td class="number" data-name=${name}>
-    <a class="count ${counts[state] ? kind : "none"}" href=${link(["queues", queue.name], { state })}>${count(counts[state])}</a>
+    <a class="count ${counts[state] ? kind : "none"}" href=${link(["queues", queue.queue], { state })}>${count(counts[state])}</a>
   </td>`;
   return html`<tr>
-    <th scope="row"><${QueueLink} name=${queue.name} /> ${queue.paused && html`<${Badge} kind="warn">Paused<//>`}</th>
+    <th scope="row"><${QueueLink} name=${queue.queue} /> ${queue.paused && html`<${Badge} kind="warn">Paused<//>`}</th>
     ${cell("Queued", "QUEUED")}
     <td class="number" data-name="Oldest">${span(seconds(queue.oldest_waiting_age))}</td>
     ${cell("In progress", "IN_PROGRESS")} ${cell("Scheduled", "SCHEDULED")} ${cell("Dead letters", "FAILED", "bad")}
     ${cell("Completed", "COMPLETED")}
-    <td class="number" data-name="Done a minute">${minute ? rate(perMinute(minute, "completed_count")) : "–"}</td>
+    <td class="number" data-name="Done a minute">${minute ? rate(aMinute(minute, "completed_count")) : "–"}</td>
     <td class="number" data-name="Run time">${span(seconds(minute?.average_run_time))}</td>
+    <td class="number" data-name="Workers">${count(queue.worker_count)}</td>
   </tr>`;
-}
-
-export function perMinute(activity, name) {
-  const window = seconds(activity?.window) || 60;
-  return (number(activity?.[name]) * 60) / window;
 }
 
 export const FirstJob = () => html`

@@ -2,7 +2,7 @@
 
 import { html } from "./vendor/htm-preact.js";
 import { call } from "./api.js";
-import { bytes, count, number, seconds, setServerTime, short, span, words } from "./format.js";
+import { bytes, count, engine, moment, number, seconds, setServerTime, short, span } from "./format.js";
 import { useLive } from "./live.js";
 import { Badge, Card, Facts, Failure, Loading, Text, Time } from "./parts.js";
 
@@ -13,6 +13,31 @@ const DURABILITY = {
   SYNCED: "an OK means that it is on the disk",
   REPLICATED: "an OK means that replicas have it",
 };
+
+const TOPOLOGIES = {
+  SQLITE: "one file, one server",
+  MEMORY: "in memory: gone with the process",
+  REDIS: "one primary, any number of servers",
+  REDIS_SENTINEL: "found through Sentinel",
+  REDIS_CLUSTER: "a Cluster",
+};
+
+const LIMITS = [
+  ["max_payload_bytes", "Payload"],
+  ["max_result_bytes", "Result"],
+  ["max_error_bytes", "Error"],
+  ["max_http_bytes", "HTTP request of a job"],
+  ["max_labels", "Labels"],
+  ["max_label_bytes", "One label"],
+  ["max_job_bytes", "A job, whole"],
+  ["max_receive_bytes", "Message to the server"],
+  ["max_send_bytes", "Message from it"],
+  ["max_batch_items", "Items of a batch"],
+  ["max_page_size", "Entries of a page"],
+  ["max_in_flight", "Leases of a worker"],
+  ["max_streams_per_principal", "Open streams"],
+  ["max_concurrent_calls", "Calls at once"],
+];
 
 async function look() {
   const server = await call("AdminService/GetServerInfo");
@@ -40,8 +65,8 @@ function Shown({ server }) {
       >
         <${Facts}
           facts=${[
-            ["Kind", words(short(store.kind, "STORE_KIND"))],
-            ["Engine", `${store.engine} ${store.engine_version ?? ""}`],
+            ["Engine", engine(store)],
+            ["Topology", TOPOLOGIES[short(store.kind, "STORE_KIND")]],
             ["Address", html`<${Text} mono>${store.url}<//>`],
             ["Durability", DURABILITY[durability] ?? durability],
             ["Schema", store.schema_version],
@@ -59,16 +84,16 @@ function Shown({ server }) {
             ["Address", html`<span class="mono">${location.host}</span>`],
             ["Instance", html`<span class="mono">${server.instance_id}</span>`],
             ["Serves since", html`<${Time} at=${server.start_time} />`],
-            ["Store's clock", server.server_time],
+            ["Store's clock", moment(server.server_time)],
           ]}
         />
       <//>
     </div>
     <${Card} title="Limits">
       <${Facts}
-        facts=${Object.entries(limits).map(([name, value]) => [
-          words(name.replace(/^max_/, "").replace(/_bytes$/, "").toUpperCase()),
-          name.endsWith("_bytes") ? bytes(value) : count(value),
+        facts=${LIMITS.map(([name, title]) => [
+          title,
+          name.endsWith("_bytes") ? bytes(limits[name]) : count(limits[name]),
         ])}
       />
     <//>

@@ -62,7 +62,7 @@ function Row({ worker, ask }) {
   return html`<tr>
     <th scope="row">
       <span class="mono">${identity.id}</span>
-      ${identity.host && html`<div class="quiet"><${Text}>${identity.host}<//>${identity.pid && ` pid ${identity.pid}`}</div>`}
+      ${identity.host && html`<div class="quiet"><${Text}>${identity.host}<//>${identity.pid && `, pid ${identity.pid}`}</div>`}
     </th>
     <td data-name="State">
       <${Badge} kind=${`worker-${state.toLowerCase()}`}>${words(state)}<//>
