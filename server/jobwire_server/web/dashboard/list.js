@@ -95,9 +95,9 @@ const Row = ({ job, hasQueue, hasState }) => html`<tr>
   ${hasQueue && html`<td data-name="Queue"><${QueueLink} name=${job.queue} /></td>`}
   <td data-name="Type" class="cut"><${Text} mono>${job.type ?? "–"}<//></td>
   <td data-name="What of it" class="cut"><${Gist} job=${job} /></td>
-  <td data-name="Priority" class="number">${job.priority}</td>
-  <td data-name="Attempt" class="number">${job.attempt ?? 0}</td>
-  <td data-name="When" class="number nowrap">${when(job)}</td>
+  <td data-name="Priority" class="number half">${job.priority}</td>
+  <td data-name="Attempt" class="number half">${job.attempt ?? 0}</td>
+  <td data-name="When" class="number">${when(job)}</td>
 </tr>`;
 
 // The one thing that is worth knowing of a job in this state.

@@ -75,7 +75,7 @@ function Row({ worker, ask }) {
             <ul>${held.map((id) => html`<li key=${id}><${JobLink} id=${id} /></li>`)}</ul></details>`
         : `0 of ${count(worker.max_in_flight)}`}
     </td>
-    <td data-name="Last beat" class="number nowrap"><${Time} at=${worker.beat_time} /></td>
+    <td data-name="Last beat" class="number"><${Time} at=${worker.beat_time} /></td>
     <td data-name="Runs"><${Text}>${[identity.runtime, identity.version].filter(Boolean).join(", ") || "–"}<//></td>
     <td class="acts">
       <div class="buttons">
