@@ -67,7 +67,7 @@ def test_stats_of_several_queues_end_with_all_of_them(jobwire: Shell, address: s
     bury(jobwire, address, f"{queue}-a")
     jobwire("pause", f"{queue}-b")
     rows = jobwire("stats", f"{queue}-a", f"{queue}-b").out.splitlines()[1:-1]
-    assert [re.split(r"  +", row)[0] for row in rows] == [f"{queue}-a", f"{queue}-b (paused)", "all"]
+    assert [re.split(r"  +", row)[0] for row in rows] == [f"{queue}-a", f"(paused) {queue}-b", "all"]
     assert rows[0].split()[5] == rows[2].split()[5] == "1", "dead"
 
 

@@ -16,7 +16,7 @@ from jobwire_client.cli.call import Call, calls_server
 from jobwire_client.cli.values import duration
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import ConsoleDimensions, RenderableType
 
     from jobwire.v1.admin_service_pb2 import Activity, GetServerInfoResponse, QueueStats, Stats, WorkerCounts
 
@@ -97,10 +97,12 @@ def _live(readings: Iterator[Stats], info: GetServerInfoResponse, address: str, 
     console = Console(highlight=False, markup=False, emoji=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         for stats in readings:
-            live.update(_screen(stats, info, address, window, console.height), refresh=True)
+            live.update(_screen(stats, info, address, window, console.size), refresh=True)
 
 
-def _screen(stats: Stats, info: GetServerInfoResponse, address: str, window: str, height: int) -> RenderableType:
+def _screen(
+    stats: Stats, info: GetServerInfoResponse, address: str, window: str, size: ConsoleDimensions
+) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -108,14 +110,20 @@ def _screen(stats: Stats, info: GetServerInfoResponse, address: str, window: str
     store = f"{info.store.engine} {info.store.engine_version}"
     head = f"jobwire {info.version} at {address}, {store}, {at:%H:%M:%S}, rates of {window}"
     busiest = sorted(stats.queues, key=lambda queue: (*(-count for count in _busy(queue)), queue.queue))
-    shown = busiest[: max(height - _AROUND, 1)]
-    rows = [_row(queue, window) for queue in shown]
-    rows.append(_row(stats.totals, window))
+    shown = busiest[: max(size.height - _AROUND, 1)]
+    rows = [_row(queue, window) for queue in (*shown, stats.totals)]
+    # What has no room is cut from the names: the numbers are what it is about.
+    taken = sum(2 + max(map(len, column)) for column in [*zip(_HEADS, *rows, strict=True)][1:])
+    rows = [(_cut(name, max(size.width - taken - 2, 8)), *cells) for name, *cells in rows]
     parts: list[RenderableType] = [Text(head, style="bold"), Text(_workers(stats.workers))]
     parts.append(show.tabled(_HEADS, rows, numbers=_NUMBERS, is_cut=True))
     if len(busiest) > len(shown):
         parts.append(Text(f"and {len(busiest) - len(shown):,} queues more"))
     return Group(*parts)
+
+
+def _cut(name: str, room: int) -> str:
+    return name if len(name) <= room else name[: room - 1] + "…"
 
 
 def _busy(queue: QueueStats) -> tuple[int, int]:
@@ -135,7 +143,7 @@ def _row(queue: QueueStats, window: str) -> Sequence[str]:
     counts = _counts(queue)
     activity = queue.activity[WINDOWS[window]]
     return (
-        (queue.queue or "all") + (" (paused)" if queue.paused else ""),
+        ("(paused) " if queue.paused else "") + (queue.queue or "all"),
         f"{counts.get('QUEUED', 0):,}",
         show.age(queue.oldest_waiting_age.ToTimedelta()) if queue.HasField("oldest_waiting_age") else "-",
         f"{counts.get('IN_PROGRESS', 0):,}",
