@@ -17,10 +17,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from tests.cli.conftest import PATIENCE, Shell
 from tests.cli.test_follow import working
 
+from jobwire.v1.admin_service_pb2 import Activity, Stats
 from jobwire_client import Client, new_job
+from jobwire_client.cli import stats
 
 
 @pytest.fixture
@@ -76,6 +80,22 @@ def test_stats_for_programs_are_one_document(jobwire: Shell, address: str, queue
     told = jobwire("stats", queue, "--output", "json").json
     assert told["queues"][0]["counts"] == [{"state": "JOB_STATE_QUEUED", "count": "2"}]
     assert told["totals"]["activity"][0]["createdCount"] == "2"
+
+
+def test_the_last_hour_is_a_line_for_each_minute(jobwire: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    assert jobwire("stats", "--minutes").code == 0
+    minutes = [
+        Activity(created_count=1200, completed_count=7, average_run_time=Duration(nanos=1_500_000)),
+        Activity(failed_count=1, retried_count=2, interrupted_count=3),
+    ]
+    stats._show_minutes(Stats(server_time=Timestamp(seconds=1_700_000_042), minutes=minutes))
+    _, heads, first, second = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["MINUTE", "IN", "DONE", "FAIL", "RUN"]
+    assert first.split()[1:] == ["1,200", "7", "0", "1.5ms"]
+    assert second.split()[1:] == ["0", "0", "6", "-"]
+    assert first.split()[0] < second.split()[0] or second.startswith("00:00"), "oldest first"
+    stats._show_minutes(Stats())
+    assert capsys.readouterr().out == "\nno minute is over yet\n"
 
 
 def test_stats_of_no_queue_say_so(jobwire: Shell) -> None:

@@ -16,7 +16,9 @@ from jobwire_server.domain.activity import (
     Marks,
     Ring,
     Tally,
+    by_minute,
     lately,
+    minutes_since,
     window_lengths,
 )
 from jobwire_server.domain.guard import Guard
@@ -49,7 +51,7 @@ def kept(times: list[int]) -> tuple[Tally, Marks]:
             number, slot = ring.at(time)
             if number != last // ring.step:
                 slots[ring, slot] = number, tally
-        tally, last = tally.plus(Tally(created=1)), time
+        tally, last = tally._replace(created=tally.created + 1), time
     return tally, {(ring, number): before for (ring, _), (number, before) in slots.items()}
 
 
@@ -70,6 +72,20 @@ def test_a_window_counts_what_happened_since_it_began(seed: int) -> None:
     assert created(times, now) == [sum(time >= start for time in times) for start in began]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_minutes_of_the_last_hour_are_told_one_by_one(seed: int) -> None:
+    random = Random(seed)
+    times = [START]
+    for _ in range(500):
+        times.append(times[-1] + random.choice([0, SECOND, 20 * SECOND, MINUTE, 3 * MINUTE]))
+    now = times[-1] + random.choice([0, MINUTE, 30 * MINUTE])
+    tally, marks = kept(times)
+    this = now - now % MINUTE
+    begins = [this - number * MINUTE for number in range(60, 0, -1)]
+    told = [each.created for each in by_minute(now=now, tally=tally, marks=marks)]
+    assert told == [sum(begin <= time < begin + MINUTE for time in times) for begin in begins]
+
+
 @pytest.mark.parametrize(
     ("after", "lengths"),
     [
@@ -88,6 +104,13 @@ def test_no_window_reaches_back_before_the_store() -> None:
     now = START + 100 * SECOND
     assert window_lengths(now=now, since=START + 70 * SECOND) == (30 * SECOND,) * 3
     assert window_lengths(now=now, since=now + 1) == (0, 0, 0), "a clock that was set back"
+
+
+def test_a_minute_without_a_store_is_not_told() -> None:
+    minute = START - START % MINUTE
+    for since, number in [(minute, 2), (minute + 1, 1), (minute + MINUTE, 1), (minute + 2 * MINUTE, 0), (0, 60)]:
+        assert minutes_since(now=minute + 2 * MINUTE + 1, since=since) == number
+    assert minutes_since(now=minute, since=minute + HOUR) == 0, "a clock that was set back"
 
 
 def move(verb: Verb, to: JobState, **changes: Any) -> Move:

@@ -146,6 +146,20 @@ async def test_totals_hold_more_queues_than_are_told(wire: Wire, monkeypatch: py
     assert found.workers.idle_count == 5
 
 
+async def test_the_last_hour_is_told_minute_by_minute_where_that_is_asked(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await some_work(wire)
+    found = (await wire.admin.GetStats(api.GetStatsRequest(minutes=True))).stats
+    assert list(found.minutes) == [], "the store is that young"
+    monkeypatch.setattr(service, "minutes_since", lambda **_: 60)
+    found = (await wire.admin.GetStats(api.GetStatsRequest(minutes=True))).stats
+    assert len(found.minutes) == 60
+    assert {each.window.ToMicroseconds() for each in found.minutes} == {60 * SECOND}
+    assert sum(each.created_count for each in found.minutes) in (0, 6), "they may have come in the minute before this"
+    assert list((await stats(wire)).minutes) == []
+
+
 async def test_what_cannot_be_asked_is_refused(wire: Wire) -> None:
     for queues in (["no name"], ["q"] * 1001):
         assert await refusal(wire.admin.GetStats(api.GetStatsRequest(queues=queues))) == INVALID

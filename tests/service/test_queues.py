@@ -21,9 +21,15 @@ class Overtaken(SqliteStore):
         super().__init__(None)
 
     async def queues(
-        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+        self,
+        *,
+        names: Sequence[str] = (),
+        after: str = "",
+        limit: int = 1000,
+        lately: bool = False,
+        minutes: bool = False,
     ) -> Queues:
-        found = await super().queues(names=names, after=after, limit=limit, lately=lately)
+        found = await super().queues(names=names, after=after, limit=limit, lately=lately, minutes=minutes)
         if self.meanwhile:
             await self.meanwhile.pop(0)()
         return found

@@ -46,12 +46,18 @@ class Silent(SqliteStore):
         return await super().claim(queue, requests)
 
     async def queues(
-        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+        self,
+        *,
+        names: Sequence[str] = (),
+        after: str = "",
+        limit: int = 1000,
+        lately: bool = False,
+        minutes: bool = False,
     ) -> Queues:
         self.calls["queues"] += 1
         if self.is_away:
             raise StoreUnavailable("away")
-        return await super().queues(names=names, after=after, limit=limit, lately=lately)
+        return await super().queues(names=names, after=after, limit=limit, lately=lately, minutes=minutes)
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
         workers = await super().workers(ids=ids, after=after, limit=limit, jobs=jobs)

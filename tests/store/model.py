@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobwire_server.domain.activity import ENDED_BY, RINGS, Event, Ring, Tally, lately
+from jobwire_server.domain.activity import ENDED_BY, RINGS, Event, Ring, Tally, by_minute, lately
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome, is_overdue, judge
 from jobwire_server.domain.job import DAY, DEFAULT_RETENTION, MINUTE, Job, JobState, NewJob, Progress, Verb
@@ -301,17 +301,26 @@ class Model:
             self.settings[name] = replace(after, revision=before.revision + 1, update_time=self.now)
         return base.QueuePut(Outcome.OK, self.now, self._record(name))
 
-    def queues(self, names: Sequence[str] = (), *, lately: bool = False) -> list[base.QueueRecord]:
-        return [self._record(name, is_lately=lately) for name in sorted(self.settings) if not names or name in names]
+    def queues(
+        self, names: Sequence[str] = (), *, lately: bool = False, minutes: bool = False
+    ) -> list[base.QueueRecord]:
+        return [
+            self._record(name, has_activity=lately and minutes)
+            for name in sorted(self.settings)
+            if not names or name in names
+        ]
 
-    def _record(self, name: str, *, is_lately: bool = False) -> base.QueueRecord:
+    def _record(self, name: str, *, has_activity: bool = False) -> base.QueueRecord:
         counts = Counter(job.state for job in self.jobs.values() if job.queue == name)
         head = [job.queue_time for job in self._in(JobState.QUEUED, name) if not job.is_expired(self.now)]
         tally = self._tallies[name]
         marks = dict(self._marks[name].values())
         ahead = head[0] if head else None
-        so_far = lately(now=self.now, tally=tally, marks=marks) if is_lately else None
-        return base.QueueRecord(self.settings[name], dict(counts), ahead, tally, so_far)
+        record = base.QueueRecord(self.settings[name], dict(counts), ahead, tally)
+        if not has_activity:
+            return record
+        so_far, minutes = (each(now=self.now, tally=tally, marks=marks) for each in (lately, by_minute))
+        return replace(record, lately=so_far, minutes=minutes)
 
     def workers(self, ids: Sequence[str] = (), *, jobs: int = 0) -> list[WorkerRecord]:
         return [self._worker(id, jobs) for id in sorted(self.accounts) if not ids or id in ids]

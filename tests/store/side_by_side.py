@@ -37,7 +37,12 @@ MUST_MEET: Final[dict[str, set[str]]] = {
 }
 """Verb → what it has to answer, or to meet, before a run may say that model and store agree."""
 
-WHOLE: Final = (Call("queues", named=(("lately", True),)), Call("workers"), Call("find"), Call("count"))
+WHOLE: Final = (
+    Call("queues", named=(("lately", True), ("minutes", True))),
+    Call("workers"),
+    Call("find"),
+    Call("count"),
+)
 """What shows the rest of the state, beside the jobs by their ids."""
 WHOLE_EVERY: Final = 8
 """Steps, and at the end: it costs more than the steps themselves, and what is wrong there stays wrong for a while."""

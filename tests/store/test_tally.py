@@ -186,6 +186,37 @@ async def test_what_happened_lately_is_told_by_window(store: Store, clock: Clock
     assert (await queue(store)).lately is None, "nobody asked"
 
 
+async def test_the_minutes_of_the_last_hour_are_told_one_by_one(store: Store, clock: Clock) -> None:
+    clock.now -= clock.now % MINUTE
+    for number in (1, 2, 0, 3):
+        await store.create([new_job(f"{clock.now}-{n}") for n in range(number)])
+        clock.advance(60)
+    clock.advance(3000)
+    (record,) = (await store.queues(minutes=True)).queues
+    assert record.minutes is not None
+    assert [each.created for each in record.minutes] == [0] * 6 + [1, 2, 0, 3] + [0] * 50
+    assert record.lately is None, "nobody asked"
+
+
+async def test_a_damaged_count_keeps_nobody_from_the_queue(
+    store: Store, clock: Clock, keyspace: Keyspace | None
+) -> None:
+    if keyspace is None:
+        return  # there the schema says what is a number
+    await put(store, "j", JobState.IN_PROGRESS)
+    with keyspace.server.client() as client:
+        (key,) = client.keys("*:queue:default")
+        (marks,) = client.keys("*:marks:default")
+        client.hset(key, mapping={"created": "x", "completed": "1.5"})
+        client.hset(marks, mapping=dict.fromkeys(client.hkeys(marks), "60000000 x 1"))
+        job = await get(store, "j")
+        assert await move(store, policy.complete("j", token(job), b"r")) is Outcome.OK
+        (record,) = (await store.queues(lately=True, minutes=True)).queues
+        assert (record.tally.created, record.tally.claimed, record.tally.completed) == (0, 1, 0)
+        client.hset(key, mapping={"created": "1", "completed": "1"})
+        client.delete(marks)
+
+
 async def test_marks_take_no_room_that_grows(store: Store, clock: Clock, keyspace: Keyspace | None) -> None:
     for number in range(3 * LONG.slots):
         await store.create([new_job(f"j{number}")])

@@ -138,9 +138,10 @@ class Operations(Core):
         """What the server is, what it stores in, how safe that is, and its limits."""
         return await self._call(self.stubs.admin.GetServerInfo, GetServerInfoRequest(), timeout)
 
-    async def stats(self, queues: Sequence[str] = (), *, timeout: float | None = None) -> Stats:
-        """Counts, rates and ages of these queues, or of all, and the workers, as of now."""
-        answer = await self._call(self.stubs.admin.GetStats, GetStatsRequest(queues=queues), timeout)
+    async def stats(self, queues: Sequence[str] = (), *, minutes: bool = False, timeout: float | None = None) -> Stats:
+        """Counts, rates and ages of these queues, or of all, and the workers; with `minutes` the last hour as well."""
+        request = GetStatsRequest(queues=queues, minutes=minutes)
+        answer = await self._call(self.stubs.admin.GetStats, request, timeout)
         return answer.stats
 
     async def watch_stats(

@@ -335,9 +335,9 @@ class Client:
         """What the server is, what it stores in, how safe that is, and its limits."""
         return self._run(self._client.server_info(timeout=timeout))
 
-    def stats(self, queues: Sequence[str] = (), *, timeout: float | None = None) -> Stats:
-        """Counts, rates and ages of these queues, or of all, and the workers, as of now."""
-        return self._run(self._client.stats(queues, timeout=timeout))
+    def stats(self, queues: Sequence[str] = (), *, minutes: bool = False, timeout: float | None = None) -> Stats:
+        """Counts, rates and ages of these queues, or of all, and the workers; with `minutes` the last hour as well."""
+        return self._run(self._client.stats(queues, minutes=minutes, timeout=timeout))
 
     def watch_stats(
         self, queues: Sequence[str] = (), *, interval: float | timedelta = 1.0, timeout: float | None = None

@@ -42,9 +42,6 @@ class Tally(NamedTuple):
     run_time: int = 0
     """From claim to end."""
 
-    def plus(self, other: Tally) -> Tally:
-        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
     def minus(self, other: Tally) -> Tally:
         return Tally(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
 
@@ -69,8 +66,14 @@ SHORT: Final = Ring(10 * SECOND, 7)
 LONG: Final = Ring(MINUTE, 61)
 RINGS: Final = (SHORT, LONG)
 
+MINUTES: Final = LONG.slots - 1
+"""So many are told of one by one."""
+
 WINDOWS: Final = ((MINUTE, SHORT), (5 * MINUTE, LONG), (15 * MINUTE, LONG))
 """The length of each window at most, and the marks that it is told by."""
+
+LONGEST: Final = {ring: max(length for length, told_by in WINDOWS if told_by is ring) for ring in RINGS}
+"""The longest window that each ring tells of."""
 
 Marks = Mapping[tuple[Ring, int], Tally]
 """Ring and number of a step → the tally as it was when the first event of that step happened."""
@@ -90,9 +93,26 @@ def lately(*, now: int, tally: Tally, marks: Marks) -> Lately:
     )
 
 
+def by_minute(*, now: int, tally: Tally, marks: Marks) -> tuple[Tally, ...]:
+    """What happened in each of the last MINUTES that are over, oldest first."""
+    this = now // LONG.step
+    minutes: list[Tally] = []
+    end = tally
+    for step in range(this, this - MINUTES - 1, -1):
+        begin = marks.get((LONG, step), end)
+        minutes.append(end.minus(begin))
+        end = begin
+    return tuple(reversed(minutes[1:]))  # the first is the one that is not over
+
+
 def window_lengths(*, now: int, since: int) -> tuple[int, ...]:
     """How long each of WINDOWS is in truth: it begins with a step, and not before `since`, when the store began."""
     return tuple(max(0, now - max(_first_step(now, length, ring) * ring.step, since)) for length, ring in WINDOWS)
+
+
+def minutes_since(*, now: int, since: int) -> int:
+    """How many of the MINUTES had a store from their beginning to their end."""
+    return max(0, min(MINUTES, now // LONG.step - -(-since // LONG.step)))
 
 
 def _steps(now: int, length: int, ring: Ring) -> Iterator[tuple[Ring, int]]:

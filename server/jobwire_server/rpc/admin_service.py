@@ -56,7 +56,7 @@ class AdminServicer:
     async def get_stats(
         self, request: admin_service_pb2.GetStatsRequest, _: Context
     ) -> admin_service_pb2.GetStatsResponse:
-        stats = await self._stats.read(queues_asked(request, self._limits))
+        stats = await self._stats.read(queues_asked(request, self._limits), minutes=request.minutes)
         return admin_service_pb2.GetStatsResponse(stats=stats_message(stats))
 
     async def watch_stats(self, request: admin_service_pb2.WatchStatsRequest, context: Context) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from jobwire.v1 import admin_service_pb2
 from jobwire_server.domain.activity import Tally
 from jobwire_server.domain.errors import invalid
-from jobwire_server.domain.job import HOUR, SECOND
+from jobwire_server.domain.job import HOUR, MINUTE, SECOND
 from jobwire_server.domain.limits import Limits
 from jobwire_server.domain.worker import WorkerState
 from jobwire_server.rpc import validate
@@ -28,6 +28,7 @@ def stats_message(stats: Stats) -> admin_service_pb2.Stats:
         workers=admin_service_pb2.WorkerCounts(
             **{f"{state.value}_count": stats.workers.get(state, 0) for state in WorkerState}
         ),
+        minutes=[_activity(tally, MINUTE) for tally in stats.minutes],
     )
     set_time(message.server_time, stats.now)
     return message

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from jobwire_server.domain.activity import NOTHING, WINDOWS, Lately, Tally, window_lengths
+from jobwire_server.domain.activity import NOTHING, WINDOWS, Lately, Tally, minutes_since, window_lengths
 from jobwire_server.domain.job import SECOND, JobState
 from jobwire_server.domain.worker import WorkerRecord, WorkerState
 from jobwire_server.service.admission import Streams, draining
-from jobwire_server.store.base import QueueRecord, Store
+from jobwire_server.store.base import QueueRecord, Queues, Store
 
 _PAGE: Final = 1_000
 """Queues, or workers, that one call of the store is asked for."""
@@ -46,6 +46,8 @@ class Stats:
     totals: QueueStats
     workers: dict[WorkerState, int]
     """All of them, whatever queues were asked for."""
+    minutes: list[Tally]
+    """What happened in each minute of the last hour, oldest first, in these queues together; empty unless asked for."""
 
 
 class StatsService:
@@ -60,16 +62,15 @@ class StatsService:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def read(self, names: Sequence[str] = ()) -> Stats:
+    async def read(self, names: Sequence[str] = (), *, minutes: bool = False) -> Stats:
         """Of these queues, those that exist; of all when none is named."""
-        found = await self._store.queues(names=names, limit=_PAGE, lately=True)
-        records = found.queues
-        while not names and len(records) % _PAGE == 0 and records:
-            page = await self._store.queues(after=records[-1].settings.name, limit=_PAGE, lately=True)
-            if not page.queues:
-                break
-            records = records + page.queues
-        return _stats(found.now, found.since, records, await self._workers())
+        page = found = await self._store.queues(names=names, limit=_PAGE, lately=True, minutes=minutes)
+        records = [*found.queues]
+        while not names and len(page.queues) == _PAGE:
+            last = records[-1].settings.name
+            page = await self._store.queues(after=last, limit=_PAGE, lately=True, minutes=minutes)
+            records += page.queues
+        return _stats(found, records, await self._workers())
 
     async def _workers(self) -> list[WorkerRecord]:
         workers: list[WorkerRecord] = []
@@ -155,7 +156,8 @@ class StatsWatch:
         self._service.forget(self._names)
 
 
-def _stats(now: int, since: int, records: Sequence[QueueRecord], workers: Iterable[WorkerRecord]) -> Stats:
+def _stats(found: Queues, records: Sequence[QueueRecord], workers: Iterable[WorkerRecord]) -> Stats:
+    now = found.now
     states: Counter[WorkerState] = Counter()
     by_queue: Counter[str] = Counter()
     names = {record.settings.name for record in records}
@@ -168,7 +170,10 @@ def _stats(now: int, since: int, records: Sequence[QueueRecord], workers: Iterab
             by_queue.update(served)
             at_work += bool(served)
     queues = [_queue_stats(record, now, by_queue[record.settings.name]) for record in records]
-    return Stats(now, window_lengths(now=now, since=since), queues, _totals(queues, at_work), dict(states))
+    windows = window_lengths(now=now, since=found.since)
+    minutes = [_sum(each) for each in zip(*(record.minutes or () for record in records), strict=True)]
+    began = minutes_since(now=now, since=found.since)
+    return Stats(now, windows, queues, _totals(queues, at_work), dict(states), minutes[len(minutes) - began :])
 
 
 def _queue_stats(record: QueueRecord, now: int, worker_count: int) -> QueueStats:
@@ -186,11 +191,8 @@ def _queue_stats(record: QueueRecord, now: int, worker_count: int) -> QueueStats
 
 def _totals(queues: Sequence[QueueStats], worker_count: int) -> QueueStats:
     counts: Counter[JobState] = Counter()
-    tally, lately = NOTHING, (NOTHING,) * len(WINDOWS)
     for queue in queues:
         counts.update(queue.counts)
-        tally = tally.plus(queue.tally)
-        lately = tuple(mine.plus(theirs) for mine, theirs in zip(lately, queue.lately, strict=True))
     return QueueStats(
         name="",
         counts=dict(counts),
@@ -198,7 +200,12 @@ def _totals(queues: Sequence[QueueStats], worker_count: int) -> QueueStats:
             (q.oldest_waiting_age for q in queues if q.oldest_waiting_age is not None), default=None
         ),
         paused=bool(queues) and all(queue.paused for queue in queues),
-        tally=tally,
-        lately=lately,
+        tally=_sum(queue.tally for queue in queues),
+        lately=tuple(_sum(queue.lately[at] for queue in queues) for at in range(len(WINDOWS))),
         worker_count=worker_count,
     )
+
+
+def _sum(tallies: Iterable[Tally]) -> Tally:
+    """The sums field by field; of none it is NOTHING."""
+    return Tally._make(map(sum, zip(NOTHING, *tallies, strict=True)))

@@ -240,7 +240,8 @@ class QueueRecord:
     tally: Tally = NOTHING
     """Kept by the step that moves the jobs; as old as the queue, and gone with it."""
     lately: Lately | None = None
-    """Where that was asked for."""
+    minutes: tuple[Tally, ...] | None = None
+    """`activity.by_minute`; as `lately`, where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,10 +390,16 @@ class Store(Protocol):
         queue is made. Waiting claims are told when more may be claimed than before."""
 
     async def queues(
-        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+        self,
+        *,
+        names: Sequence[str] = (),
+        after: str = "",
+        limit: int = 1000,
+        lately: bool = False,
+        minutes: bool = False,
     ) -> Queues:
-        """The queues of these names that exist, or without names all behind the name `after`, up to `limit`; with what
-        happened `lately` in each, when asked."""
+        """The queues of these names that exist, or without names all behind the name `after`, up to `limit`; where
+        asked, with what happened `lately` in each, and in the `minutes` of the last hour."""
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
         """The workers of these ids that are known, or without ids all behind the id `after`, up to `limit`; each with

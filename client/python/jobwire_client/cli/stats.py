@@ -35,8 +35,9 @@ _window_option = click.option(
 @click.command("stats")
 @click.argument("queues", nargs=-1, metavar="[QUEUE…]")
 @_window_option
+@click.option("--minutes", is_flag=True, help="Also the last hour, minute by minute, of all these together.")
 @calls_server
-def stats_command(call: Call, queues: tuple[str, ...], window: str) -> None:
+def stats_command(call: Call, queues: tuple[str, ...], *, window: str, minutes: bool) -> None:
     """Show how the work of QUEUEs goes, or of all.
 
     WAITING may be claimed, OLDEST is how long the head of the line has waited, LATER is scheduled, DEAD has failed for
@@ -45,11 +46,11 @@ def stats_command(call: Call, queues: tuple[str, ...], window: str) -> None:
 
     \b
     jobwire stats
-    jobwire stats mail --window 15m
+    jobwire stats mail --window 15m --minutes
     jobwire stats --output json | jq .stats.totals
     """
     with call.client() as client:
-        stats = client.stats(queues)
+        stats = client.stats(queues, minutes=minutes)
     if call.is_json:
         show.as_json(stats)
         return
@@ -60,6 +61,28 @@ def stats_command(call: Call, queues: tuple[str, ...], window: str) -> None:
     if not rows:
         click.echo("no such queues" if queues else "no queues: one comes into being with its first job", err=True)
     click.echo(_workers(stats.workers))
+    if minutes:
+        _show_minutes(stats)
+
+
+def _show_minutes(stats: Stats) -> None:
+    at = stats.server_time.ToDatetime(UTC).astimezone().replace(second=0)
+    ago = len(stats.minutes)
+    rows = [
+        (
+            f"{at - timedelta(minutes=ago - number):%H:%M}",
+            f"{minute.created_count:,}",
+            f"{minute.completed_count:,}",
+            f"{_failures(minute):,}",
+            _span(minute.average_run_time.ToTimedelta()) if minute.HasField("average_run_time") else "-",
+        )
+        for number, minute in enumerate(stats.minutes)
+    ]
+    click.echo()
+    heads = ("MINUTE", "IN", "DONE", "FAIL", "RUN")
+    show.table(heads, rows, numbers=heads[1:])
+    if not rows:
+        click.echo("no minute is over yet")
 
 
 @click.command("top")
@@ -151,10 +174,15 @@ def _row(queue: QueueStats, window: str) -> Sequence[str]:
         f"{counts.get('FAILED', 0):,}",
         _rate(activity.created_count, activity),
         _rate(activity.completed_count, activity),
-        _rate(activity.failed_count + activity.retried_count + activity.interrupted_count, activity),
+        _rate(_failures(activity), activity),
         _span(activity.average_run_time.ToTimedelta()) if activity.HasField("average_run_time") else "-",
         f"{queue.worker_count:,}",
     )
+
+
+def _failures(activity: Activity) -> int:
+    """Attempts that came to nothing. A dead letter that was interrupted too often is in two of the counts."""
+    return activity.failed_count + activity.retried_count + activity.interrupted_count
 
 
 def _counts(queue: QueueStats) -> dict[str, int]:

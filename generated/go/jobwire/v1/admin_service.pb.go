@@ -157,7 +157,9 @@ func (Durability) EnumDescriptor() ([]byte, []int) {
 type GetStatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1,000. Empty: all. Unknown ones are left out of the answer.
-	Queues        []string `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
+	Queues []string `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
+	// True: `Stats.minutes` as well.
+	Minutes       bool `protobuf:"varint,2,opt,name=minutes,proto3" json:"minutes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -197,6 +199,13 @@ func (x *GetStatsRequest) GetQueues() []string {
 		return x.Queues
 	}
 	return nil
+}
+
+func (x *GetStatsRequest) GetMinutes() bool {
+	if x != nil {
+		return x.Minutes
+	}
+	return false
 }
 
 // One reading, taken when asked.
@@ -356,7 +365,10 @@ type Stats struct {
 	// The sum over the queues asked for, `queue` empty. Its `oldest_waiting_age` is the highest of all.
 	Totals *QueueStats `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
 	// Over all queues, whatever was asked for.
-	Workers       *WorkerCounts `protobuf:"bytes,4,opt,name=workers,proto3" json:"workers,omitempty"`
+	Workers *WorkerCounts `protobuf:"bytes,4,opt,name=workers,proto3" json:"workers,omitempty"`
+	// Where GetStats was asked for them: the last hour minute by minute, oldest first, each minute that is over; the sum
+	// over the queues asked for. Fewer than 60 while the store is younger, which began before all of them.
+	Minutes       []*Activity `protobuf:"bytes,5,rep,name=minutes,proto3" json:"minutes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -415,6 +427,13 @@ func (x *Stats) GetTotals() *QueueStats {
 func (x *Stats) GetWorkers() *WorkerCounts {
 	if x != nil {
 		return x.Workers
+	}
+	return nil
+}
+
+func (x *Stats) GetMinutes() []*Activity {
+	if x != nil {
+		return x.Minutes
 	}
 	return nil
 }
@@ -529,7 +548,7 @@ func (x *QueueStats) GetWorkerCount() uint32 {
 	return 0
 }
 
-// Events in a window that ends now. Divide by `window` for a rate.
+// Events in a window that ends now, or in a minute. Divide by `window` for a rate.
 type Activity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its length. A window begins with a step of time (10 s for the shortest, a minute for the others), so that it is up to
@@ -1145,22 +1164,24 @@ var File_jobwire_v1_admin_service_proto protoreflect.FileDescriptor
 const file_jobwire_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1ejobwire/v1/admin_service.proto\x12\n" +
-	"jobwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14jobwire/v1/job.proto\")\n" +
+	"jobwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14jobwire/v1/job.proto\"C\n" +
 	"\x0fGetStatsRequest\x12\x16\n" +
-	"\x06queues\x18\x01 \x03(\tR\x06queues\";\n" +
+	"\x06queues\x18\x01 \x03(\tR\x06queues\x12\x18\n" +
+	"\aminutes\x18\x02 \x01(\bR\aminutes\";\n" +
 	"\x10GetStatsResponse\x12'\n" +
 	"\x05stats\x18\x01 \x01(\v2\x11.jobwire.v1.StatsR\x05stats\"b\n" +
 	"\x11WatchStatsRequest\x12\x16\n" +
 	"\x06queues\x18\x01 \x03(\tR\x06queues\x125\n" +
 	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"=\n" +
 	"\x12WatchStatsResponse\x12'\n" +
-	"\x05stats\x18\x01 \x01(\v2\x11.jobwire.v1.StatsR\x05stats\"\xd8\x01\n" +
+	"\x05stats\x18\x01 \x01(\v2\x11.jobwire.v1.StatsR\x05stats\"\x88\x02\n" +
 	"\x05Stats\x12;\n" +
 	"\vserver_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"serverTime\x12.\n" +
 	"\x06queues\x18\x02 \x03(\v2\x16.jobwire.v1.QueueStatsR\x06queues\x12.\n" +
 	"\x06totals\x18\x03 \x01(\v2\x16.jobwire.v1.QueueStatsR\x06totals\x122\n" +
-	"\aworkers\x18\x04 \x01(\v2\x18.jobwire.v1.WorkerCountsR\aworkers\"\xd4\x02\n" +
+	"\aworkers\x18\x04 \x01(\v2\x18.jobwire.v1.WorkerCountsR\aworkers\x12.\n" +
+	"\aminutes\x18\x05 \x03(\v2\x14.jobwire.v1.ActivityR\aminutes\"\xd4\x02\n" +
 	"\n" +
 	"QueueStats\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12.\n" +
@@ -1298,29 +1319,30 @@ var file_jobwire_v1_admin_service_proto_depIdxs = []int32{
 	7,  // 4: jobwire.v1.Stats.queues:type_name -> jobwire.v1.QueueStats
 	7,  // 5: jobwire.v1.Stats.totals:type_name -> jobwire.v1.QueueStats
 	9,  // 6: jobwire.v1.Stats.workers:type_name -> jobwire.v1.WorkerCounts
-	16, // 7: jobwire.v1.QueueStats.counts:type_name -> jobwire.v1.StateCount
-	14, // 8: jobwire.v1.QueueStats.oldest_waiting_age:type_name -> google.protobuf.Duration
-	8,  // 9: jobwire.v1.QueueStats.activity:type_name -> jobwire.v1.Activity
-	14, // 10: jobwire.v1.Activity.window:type_name -> google.protobuf.Duration
-	14, // 11: jobwire.v1.Activity.average_run_time:type_name -> google.protobuf.Duration
-	15, // 12: jobwire.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	15, // 13: jobwire.v1.GetServerInfoResponse.server_time:type_name -> google.protobuf.Timestamp
-	12, // 14: jobwire.v1.GetServerInfoResponse.store:type_name -> jobwire.v1.StoreInfo
-	13, // 15: jobwire.v1.GetServerInfoResponse.limits:type_name -> jobwire.v1.ServerLimits
-	0,  // 16: jobwire.v1.StoreInfo.kind:type_name -> jobwire.v1.StoreKind
-	1,  // 17: jobwire.v1.StoreInfo.durability:type_name -> jobwire.v1.Durability
-	14, // 18: jobwire.v1.StoreInfo.round_trip:type_name -> google.protobuf.Duration
-	2,  // 19: jobwire.v1.AdminService.GetStats:input_type -> jobwire.v1.GetStatsRequest
-	4,  // 20: jobwire.v1.AdminService.WatchStats:input_type -> jobwire.v1.WatchStatsRequest
-	10, // 21: jobwire.v1.AdminService.GetServerInfo:input_type -> jobwire.v1.GetServerInfoRequest
-	3,  // 22: jobwire.v1.AdminService.GetStats:output_type -> jobwire.v1.GetStatsResponse
-	5,  // 23: jobwire.v1.AdminService.WatchStats:output_type -> jobwire.v1.WatchStatsResponse
-	11, // 24: jobwire.v1.AdminService.GetServerInfo:output_type -> jobwire.v1.GetServerInfoResponse
-	22, // [22:25] is the sub-list for method output_type
-	19, // [19:22] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	8,  // 7: jobwire.v1.Stats.minutes:type_name -> jobwire.v1.Activity
+	16, // 8: jobwire.v1.QueueStats.counts:type_name -> jobwire.v1.StateCount
+	14, // 9: jobwire.v1.QueueStats.oldest_waiting_age:type_name -> google.protobuf.Duration
+	8,  // 10: jobwire.v1.QueueStats.activity:type_name -> jobwire.v1.Activity
+	14, // 11: jobwire.v1.Activity.window:type_name -> google.protobuf.Duration
+	14, // 12: jobwire.v1.Activity.average_run_time:type_name -> google.protobuf.Duration
+	15, // 13: jobwire.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	15, // 14: jobwire.v1.GetServerInfoResponse.server_time:type_name -> google.protobuf.Timestamp
+	12, // 15: jobwire.v1.GetServerInfoResponse.store:type_name -> jobwire.v1.StoreInfo
+	13, // 16: jobwire.v1.GetServerInfoResponse.limits:type_name -> jobwire.v1.ServerLimits
+	0,  // 17: jobwire.v1.StoreInfo.kind:type_name -> jobwire.v1.StoreKind
+	1,  // 18: jobwire.v1.StoreInfo.durability:type_name -> jobwire.v1.Durability
+	14, // 19: jobwire.v1.StoreInfo.round_trip:type_name -> google.protobuf.Duration
+	2,  // 20: jobwire.v1.AdminService.GetStats:input_type -> jobwire.v1.GetStatsRequest
+	4,  // 21: jobwire.v1.AdminService.WatchStats:input_type -> jobwire.v1.WatchStatsRequest
+	10, // 22: jobwire.v1.AdminService.GetServerInfo:input_type -> jobwire.v1.GetServerInfoRequest
+	3,  // 23: jobwire.v1.AdminService.GetStats:output_type -> jobwire.v1.GetStatsResponse
+	5,  // 24: jobwire.v1.AdminService.WatchStats:output_type -> jobwire.v1.WatchStatsResponse
+	11, // 25: jobwire.v1.AdminService.GetServerInfo:output_type -> jobwire.v1.GetServerInfoResponse
+	23, // [23:26] is the sub-list for method output_type
+	20, // [20:23] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_jobwire_v1_admin_service_proto_init() }

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from jobwire.v1 import job_pb2 as jobwire_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejobwire/v1/admin_service.proto\x12\njobwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14jobwire/v1/job.proto\"!\n\x0fGetStatsRequest\x12\x0e\n\x06queues\x18\x01 \x03(\t\"4\n\x10GetStatsResponse\x12 \n\x05stats\x18\x01 \x01(\x0b\x32\x11.jobwire.v1.Stats\"P\n\x11WatchStatsRequest\x12\x0e\n\x06queues\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"6\n\x12WatchStatsResponse\x12 \n\x05stats\x18\x01 \x01(\x0b\x32\x11.jobwire.v1.Stats\"\xb3\x01\n\x05Stats\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06queues\x18\x02 \x03(\x0b\x32\x16.jobwire.v1.QueueStats\x12&\n\x06totals\x18\x03 \x01(\x0b\x32\x16.jobwire.v1.QueueStats\x12)\n\x07workers\x18\x04 \x01(\x0b\x32\x18.jobwire.v1.WorkerCounts\"\xf7\x01\n\nQueueStats\x12\r\n\x05queue\x18\x01 \x01(\t\x12&\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x16.jobwire.v1.StateCount\x12\x35\n\x12oldest_waiting_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06paused\x18\x04 \x01(\x08\x12&\n\x08\x61\x63tivity\x18\x05 \x03(\x0b\x32\x14.jobwire.v1.Activity\x12\x17\n\x0f\x63ompleted_total\x18\x06 \x01(\x03\x12\x14\n\x0c\x66\x61iled_total\x18\x07 \x01(\x03\x12\x14\n\x0cworker_count\x18\x08 \x01(\r\"\xf9\x01\n\x08\x41\x63tivity\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rcreated_count\x18\x02 \x01(\x03\x12\x15\n\rclaimed_count\x18\x03 \x01(\x03\x12\x17\n\x0f\x63ompleted_count\x18\x04 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x05 \x01(\x03\x12\x15\n\rretried_count\x18\x06 \x01(\x03\x12\x19\n\x11interrupted_count\x18\x07 \x01(\x03\x12\x33\n\x10\x61verage_run_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"_\n\x0cWorkerCounts\x12\x12\n\nidle_count\x18\x01 \x01(\r\x12\x12\n\nbusy_count\x18\x02 \x01(\r\x12\x13\n\x0bquiet_count\x18\x03 \x01(\r\x12\x12\n\nlost_count\x18\x04 \x01(\r\"\x16\n\x14GetServerInfoRequest\"\xee\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bserver_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05store\x18\x05 \x01(\x0b\x32\x15.jobwire.v1.StoreInfo\x12(\n\x06limits\x18\x06 \x01(\x0b\x32\x18.jobwire.v1.ServerLimits\"\xb4\x02\n\tStoreInfo\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.jobwire.v1.StoreKind\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\t\x12*\n\ndurability\x18\x05 \x01(\x0e\x32\x16.jobwire.v1.Durability\x12\x16\n\x0eschema_version\x18\x06 \x01(\r\x12\x11\n\tconnected\x18\x07 \x01(\x08\x12-\n\nround_trip\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nused_bytes\x18\t \x01(\x03\x12\x14\n\x0c\x63lient_count\x18\n \x01(\r\x12\x1d\n\x15operations_per_second\x18\x0b \x01(\x01\"\xf3\x02\n\x0cServerLimits\x12\x19\n\x11max_receive_bytes\x18\x01 \x01(\r\x12\x16\n\x0emax_send_bytes\x18\x02 \x01(\r\x12\x15\n\rmax_job_bytes\x18\x03 \x01(\r\x12\x19\n\x11max_payload_bytes\x18\x04 \x01(\r\x12\x18\n\x10max_result_bytes\x18\x05 \x01(\r\x12\x16\n\x0emax_http_bytes\x18\x06 \x01(\r\x12\x17\n\x0fmax_error_bytes\x18\x07 \x01(\r\x12\x12\n\nmax_labels\x18\x08 \x01(\r\x12\x17\n\x0fmax_label_bytes\x18\t \x01(\r\x12\x17\n\x0fmax_batch_items\x18\n \x01(\r\x12\x15\n\rmax_page_size\x18\x0b \x01(\r\x12\x15\n\rmax_in_flight\x18\x0c \x01(\r\x12!\n\x19max_streams_per_principal\x18\r \x01(\r\x12\x1c\n\x14max_concurrent_calls\x18\x0e \x01(\r*\xa8\x01\n\tStoreKind\x12\x1a\n\x16STORE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11STORE_KIND_SQLITE\x10\x01\x12\x15\n\x11STORE_KIND_MEMORY\x10\x02\x12\x14\n\x10STORE_KIND_REDIS\x10\x03\x12\x1d\n\x19STORE_KIND_REDIS_SENTINEL\x10\x04\x12\x1c\n\x18STORE_KIND_REDIS_CLUSTER\x10\x05*\x8c\x01\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44URABILITY_VOLATILE\x10\x01\x12\x17\n\x13\x44URABILITY_EVERYSEC\x10\x02\x12\x15\n\x11\x44URABILITY_SYNCED\x10\x03\x12\x19\n\x15\x44URABILITY_REPLICATED\x10\x04\x32\xfa\x01\n\x0c\x41\x64minService\x12\x45\n\x08GetStats\x12\x1b.jobwire.v1.GetStatsRequest\x1a\x1c.jobwire.v1.GetStatsResponse\x12M\n\nWatchStats\x12\x1d.jobwire.v1.WatchStatsRequest\x1a\x1e.jobwire.v1.WatchStatsResponse0\x01\x12T\n\rGetServerInfo\x12 .jobwire.v1.GetServerInfoRequest\x1a!.jobwire.v1.GetServerInfoResponseB\x02P\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejobwire/v1/admin_service.proto\x12\njobwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14jobwire/v1/job.proto\"2\n\x0fGetStatsRequest\x12\x0e\n\x06queues\x18\x01 \x03(\t\x12\x0f\n\x07minutes\x18\x02 \x01(\x08\"4\n\x10GetStatsResponse\x12 \n\x05stats\x18\x01 \x01(\x0b\x32\x11.jobwire.v1.Stats\"P\n\x11WatchStatsRequest\x12\x0e\n\x06queues\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"6\n\x12WatchStatsResponse\x12 \n\x05stats\x18\x01 \x01(\x0b\x32\x11.jobwire.v1.Stats\"\xda\x01\n\x05Stats\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06queues\x18\x02 \x03(\x0b\x32\x16.jobwire.v1.QueueStats\x12&\n\x06totals\x18\x03 \x01(\x0b\x32\x16.jobwire.v1.QueueStats\x12)\n\x07workers\x18\x04 \x01(\x0b\x32\x18.jobwire.v1.WorkerCounts\x12%\n\x07minutes\x18\x05 \x03(\x0b\x32\x14.jobwire.v1.Activity\"\xf7\x01\n\nQueueStats\x12\r\n\x05queue\x18\x01 \x01(\t\x12&\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x16.jobwire.v1.StateCount\x12\x35\n\x12oldest_waiting_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06paused\x18\x04 \x01(\x08\x12&\n\x08\x61\x63tivity\x18\x05 \x03(\x0b\x32\x14.jobwire.v1.Activity\x12\x17\n\x0f\x63ompleted_total\x18\x06 \x01(\x03\x12\x14\n\x0c\x66\x61iled_total\x18\x07 \x01(\x03\x12\x14\n\x0cworker_count\x18\x08 \x01(\r\"\xf9\x01\n\x08\x41\x63tivity\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rcreated_count\x18\x02 \x01(\x03\x12\x15\n\rclaimed_count\x18\x03 \x01(\x03\x12\x17\n\x0f\x63ompleted_count\x18\x04 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x05 \x01(\x03\x12\x15\n\rretried_count\x18\x06 \x01(\x03\x12\x19\n\x11interrupted_count\x18\x07 \x01(\x03\x12\x33\n\x10\x61verage_run_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"_\n\x0cWorkerCounts\x12\x12\n\nidle_count\x18\x01 \x01(\r\x12\x12\n\nbusy_count\x18\x02 \x01(\r\x12\x13\n\x0bquiet_count\x18\x03 \x01(\r\x12\x12\n\nlost_count\x18\x04 \x01(\r\"\x16\n\x14GetServerInfoRequest\"\xee\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bserver_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05store\x18\x05 \x01(\x0b\x32\x15.jobwire.v1.StoreInfo\x12(\n\x06limits\x18\x06 \x01(\x0b\x32\x18.jobwire.v1.ServerLimits\"\xb4\x02\n\tStoreInfo\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.jobwire.v1.StoreKind\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\t\x12*\n\ndurability\x18\x05 \x01(\x0e\x32\x16.jobwire.v1.Durability\x12\x16\n\x0eschema_version\x18\x06 \x01(\r\x12\x11\n\tconnected\x18\x07 \x01(\x08\x12-\n\nround_trip\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nused_bytes\x18\t \x01(\x03\x12\x14\n\x0c\x63lient_count\x18\n \x01(\r\x12\x1d\n\x15operations_per_second\x18\x0b \x01(\x01\"\xf3\x02\n\x0cServerLimits\x12\x19\n\x11max_receive_bytes\x18\x01 \x01(\r\x12\x16\n\x0emax_send_bytes\x18\x02 \x01(\r\x12\x15\n\rmax_job_bytes\x18\x03 \x01(\r\x12\x19\n\x11max_payload_bytes\x18\x04 \x01(\r\x12\x18\n\x10max_result_bytes\x18\x05 \x01(\r\x12\x16\n\x0emax_http_bytes\x18\x06 \x01(\r\x12\x17\n\x0fmax_error_bytes\x18\x07 \x01(\r\x12\x12\n\nmax_labels\x18\x08 \x01(\r\x12\x17\n\x0fmax_label_bytes\x18\t \x01(\r\x12\x17\n\x0fmax_batch_items\x18\n \x01(\r\x12\x15\n\rmax_page_size\x18\x0b \x01(\r\x12\x15\n\rmax_in_flight\x18\x0c \x01(\r\x12!\n\x19max_streams_per_principal\x18\r \x01(\r\x12\x1c\n\x14max_concurrent_calls\x18\x0e \x01(\r*\xa8\x01\n\tStoreKind\x12\x1a\n\x16STORE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11STORE_KIND_SQLITE\x10\x01\x12\x15\n\x11STORE_KIND_MEMORY\x10\x02\x12\x14\n\x10STORE_KIND_REDIS\x10\x03\x12\x1d\n\x19STORE_KIND_REDIS_SENTINEL\x10\x04\x12\x1c\n\x18STORE_KIND_REDIS_CLUSTER\x10\x05*\x8c\x01\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44URABILITY_VOLATILE\x10\x01\x12\x17\n\x13\x44URABILITY_EVERYSEC\x10\x02\x12\x15\n\x11\x44URABILITY_SYNCED\x10\x03\x12\x19\n\x15\x44URABILITY_REPLICATED\x10\x04\x32\xfa\x01\n\x0c\x41\x64minService\x12\x45\n\x08GetStats\x12\x1b.jobwire.v1.GetStatsRequest\x1a\x1c.jobwire.v1.GetStatsResponse\x12M\n\nWatchStats\x12\x1d.jobwire.v1.WatchStatsRequest\x1a\x1e.jobwire.v1.WatchStatsResponse0\x01\x12T\n\rGetServerInfo\x12 .jobwire.v1.GetServerInfoRequest\x1a!.jobwire.v1.GetServerInfoResponseB\x02P\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,34 +35,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jobwire.v1.admin_service_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'P\001'
-  _globals['_STOREKIND']._serialized_start=2092
-  _globals['_STOREKIND']._serialized_end=2260
-  _globals['_DURABILITY']._serialized_start=2263
-  _globals['_DURABILITY']._serialized_end=2403
+  _globals['_STOREKIND']._serialized_start=2148
+  _globals['_STOREKIND']._serialized_end=2316
+  _globals['_DURABILITY']._serialized_start=2319
+  _globals['_DURABILITY']._serialized_end=2459
   _globals['_GETSTATSREQUEST']._serialized_start=133
-  _globals['_GETSTATSREQUEST']._serialized_end=166
-  _globals['_GETSTATSRESPONSE']._serialized_start=168
-  _globals['_GETSTATSRESPONSE']._serialized_end=220
-  _globals['_WATCHSTATSREQUEST']._serialized_start=222
-  _globals['_WATCHSTATSREQUEST']._serialized_end=302
-  _globals['_WATCHSTATSRESPONSE']._serialized_start=304
-  _globals['_WATCHSTATSRESPONSE']._serialized_end=358
-  _globals['_STATS']._serialized_start=361
-  _globals['_STATS']._serialized_end=540
-  _globals['_QUEUESTATS']._serialized_start=543
-  _globals['_QUEUESTATS']._serialized_end=790
-  _globals['_ACTIVITY']._serialized_start=793
-  _globals['_ACTIVITY']._serialized_end=1042
-  _globals['_WORKERCOUNTS']._serialized_start=1044
-  _globals['_WORKERCOUNTS']._serialized_end=1139
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1141
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1163
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1166
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1404
-  _globals['_STOREINFO']._serialized_start=1407
-  _globals['_STOREINFO']._serialized_end=1715
-  _globals['_SERVERLIMITS']._serialized_start=1718
-  _globals['_SERVERLIMITS']._serialized_end=2089
-  _globals['_ADMINSERVICE']._serialized_start=2406
-  _globals['_ADMINSERVICE']._serialized_end=2656
+  _globals['_GETSTATSREQUEST']._serialized_end=183
+  _globals['_GETSTATSRESPONSE']._serialized_start=185
+  _globals['_GETSTATSRESPONSE']._serialized_end=237
+  _globals['_WATCHSTATSREQUEST']._serialized_start=239
+  _globals['_WATCHSTATSREQUEST']._serialized_end=319
+  _globals['_WATCHSTATSRESPONSE']._serialized_start=321
+  _globals['_WATCHSTATSRESPONSE']._serialized_end=375
+  _globals['_STATS']._serialized_start=378
+  _globals['_STATS']._serialized_end=596
+  _globals['_QUEUESTATS']._serialized_start=599
+  _globals['_QUEUESTATS']._serialized_end=846
+  _globals['_ACTIVITY']._serialized_start=849
+  _globals['_ACTIVITY']._serialized_end=1098
+  _globals['_WORKERCOUNTS']._serialized_start=1100
+  _globals['_WORKERCOUNTS']._serialized_end=1195
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1197
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1219
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1222
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1460
+  _globals['_STOREINFO']._serialized_start=1463
+  _globals['_STOREINFO']._serialized_end=1771
+  _globals['_SERVERLIMITS']._serialized_start=1774
+  _globals['_SERVERLIMITS']._serialized_end=2145
+  _globals['_ADMINSERVICE']._serialized_start=2462
+  _globals['_ADMINSERVICE']._serialized_end=2712
 # @@protoc_insertion_point(module_scope)

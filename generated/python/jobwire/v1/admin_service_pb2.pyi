@@ -105,6 +105,9 @@ class GetStatsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUEUES_FIELD_NUMBER: _builtins.int
+    MINUTES_FIELD_NUMBER: _builtins.int
+    minutes: _builtins.bool
+    """True: `Stats.minutes` as well."""
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 1,000. Empty: all. Unknown ones are left out of the answer."""
@@ -113,10 +116,11 @@ class GetStatsRequest(_message.Message):
         self,
         *,
         queues: _abc.Iterable[_builtins.str] | None = ...,
+        minutes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minutes", b"minutes", "queues", b"queues"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +214,7 @@ class Stats(_message.Message):
     QUEUES_FIELD_NUMBER: _builtins.int
     TOTALS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    MINUTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
         """Store time of the reading."""
@@ -226,6 +231,12 @@ class Stats(_message.Message):
     def workers(self) -> Global___WorkerCounts:
         """Over all queues, whatever was asked for."""
 
+    @_builtins.property
+    def minutes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Activity]:
+        """Where GetStats was asked for them: the last hour minute by minute, oldest first, each minute that is over; the sum
+        over the queues asked for. Fewer than 60 while the store is younger, which began before all of them.
+        """
+
     def __init__(
         self,
         *,
@@ -233,10 +244,11 @@ class Stats(_message.Message):
         queues: _abc.Iterable[Global___QueueStats] | None = ...,
         totals: Global___QueueStats | None = ...,
         workers: Global___WorkerCounts | None = ...,
+        minutes: _abc.Iterable[Global___Activity] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time", "totals", b"totals", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues", "server_time", b"server_time", "totals", b"totals", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minutes", b"minutes", "queues", b"queues", "server_time", b"server_time", "totals", b"totals", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,7 +314,7 @@ Global___QueueStats: _TypeAlias = QueueStats  # noqa: Y015
 
 @_typing.final
 class Activity(_message.Message):
-    """Events in a window that ends now. Divide by `window` for a rate."""
+    """Events in a window that ends now, or in a minute. Divide by `window` for a rate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

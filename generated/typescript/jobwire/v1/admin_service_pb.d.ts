@@ -26,6 +26,13 @@ export declare type GetStatsRequest = Message<"jobwire.v1.GetStatsRequest"> & {
    * @generated from field: repeated string queues = 1;
    */
   queues: string[];
+
+  /**
+   * True: `Stats.minutes` as well.
+   *
+   * @generated from field: bool minutes = 2;
+   */
+  minutes: boolean;
 };
 
 /**
@@ -134,6 +141,14 @@ export declare type Stats = Message<"jobwire.v1.Stats"> & {
    * @generated from field: jobwire.v1.WorkerCounts workers = 4;
    */
   workers?: WorkerCounts | undefined;
+
+  /**
+   * Where GetStats was asked for them: the last hour minute by minute, oldest first, each minute that is over; the sum
+   * over the queues asked for. Fewer than 60 while the store is younger, which began before all of them.
+   *
+   * @generated from field: repeated jobwire.v1.Activity minutes = 5;
+   */
+  minutes: Activity[];
 };
 
 /**
@@ -213,7 +228,7 @@ export declare type QueueStats = Message<"jobwire.v1.QueueStats"> & {
 export declare const QueueStatsSchema: GenMessage<QueueStats>;
 
 /**
- * Events in a window that ends now. Divide by `window` for a rate.
+ * Events in a window that ends now, or in a minute. Divide by `window` for a rate.
  *
  * @generated from message jobwire.v1.Activity
  */

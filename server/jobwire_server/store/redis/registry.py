@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from jobwire_server.domain import activity
-from jobwire_server.domain.activity import RINGS, Ring, Tally
+from jobwire_server.domain.activity import LONG, LONGEST, NOTHING, RINGS, Ring, Tally
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.queue import DEFAULT_AGEING, Queue, QueueChanges
@@ -40,13 +40,15 @@ def put_queue(name: str, changes: QueueChanges, *, revision: int | None, create:
     return Call(script("put_queue"), to_json(arguments), read)
 
 
-def queues(names: Sequence[str], *, lately: bool) -> Call[tuple[int, list[QueueRecord]]]:
+def queues(names: Sequence[str], *, lately: bool, minutes: bool) -> Call[tuple[int, list[QueueRecord]]]:
     """Those of these names that exist, in the order of the names, and when."""
-    return Call(
-        script("queues"),
-        to_json([list(names), lately]),
-        lambda answer: (answer.now, [_queue_record(each, answer.now) for each in answer.content()]),
-    )
+    back = LONG.step * LONG.slots if minutes else LONGEST[LONG] if lately else False
+
+    def read(answer: Answer) -> tuple[int, list[QueueRecord]]:
+        records = [_queue_record(each, answer.now, lately=lately, minutes=minutes) for each in answer.content()]
+        return answer.now, records
+
+    return Call(script("queues"), to_json([list(names), back]), read)
 
 
 def _number(value: Any) -> str | bool:
@@ -62,7 +64,7 @@ _SETTINGS: Final = {
 }
 
 
-def _queue_record(record: Sequence[Any], now: int) -> QueueRecord:
+def _queue_record(record: Sequence[Any], now: int, *, lately: bool = False, minutes: bool = False) -> QueueRecord:
     name, settings, counts, head, counted, marks = record
     paused, ageing, retention, max_in_flight, create_time, update_time, revision = settings
     created = int(create_time or 0)
@@ -77,16 +79,26 @@ def _queue_record(record: Sequence[Any], now: int) -> QueueRecord:
         revision=int(revision or 0),
     )
     by_state = {state: number for state, number in zip(JobState, counts, strict=True) if number}
-    tally = Tally(*(int(number or 0) for number in counted))
-    so_far = None
-    if marks is not False:
-        so_far = activity.lately(now=now, tally=tally, marks=dict(_mark(each) for each in marks if each))
-    return QueueRecord(queue, by_state, int(head) if head else None, tally, so_far)
+    tally = Tally(*(_counted(number) for number in counted))
+    marked = dict(_mark(each) for each in marks or () if each)
+    return QueueRecord(
+        queue,
+        by_state,
+        int(head) if head else None,
+        tally,
+        activity.lately(now=now, tally=tally, marks=marked) if lately else None,
+        activity.by_minute(now=now, tally=tally, marks=marked) if minutes else None,
+    )
+
+
+def _counted(number: str | bool) -> int:
+    """A damaged one must not keep anybody from the queue."""
+    return int(number) if isinstance(number, str) and number.isdecimal() else 0
 
 
 def _mark(stored: str) -> tuple[tuple[Ring, int], Tally]:
-    step, number, *counted = map(int, stored.split())
-    return (_RINGS[step], number), Tally(*counted)
+    step, number, *counted = map(_counted, stored.split())
+    return (_RINGS.get(step, LONG), number), Tally._make((*counted, *NOTHING)[: len(NOTHING)])
 
 
 _RINGS: Final = {ring.step: ring for ring in RINGS}

@@ -15,7 +15,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
 
-from jobwire_server.domain.activity import LONG, SHORT, WINDOWS, Tally
+from jobwire_server.domain.activity import LONG, SHORT, Tally
 from jobwire_server.domain.job import (
     DAY,
     DEFAULT_PRIORITY,
@@ -61,7 +61,6 @@ _NUMBERS: Final = {
     "SHORT_SLOTS": SHORT.slots,
     "LONG_STEP": LONG.step,
     "LONG_SLOTS": LONG.slots,
-    "LONGEST_WINDOW": max(length for length, _ in WINDOWS),
 }
 
 _STATES: Final = ", ".join(f"'{state}'" for state in JobState)

@@ -216,13 +216,19 @@ class RedisStore:
         return await self._run(registry.put_queue(name, changes, revision=revision, create=create))
 
     async def queues(
-        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+        self,
+        *,
+        names: Sequence[str] = (),
+        after: str = "",
+        limit: int = 1000,
+        lately: bool = False,
+        minutes: bool = False,
     ) -> Queues:
         if names:
             wanted, limit = sorted(set(names)), len(names)
         else:
             wanted = [name for name in await self._run(registry.listed("queues")) if name > after]
-        now, records = await self._records(partial(registry.queues, lately=lately), wanted, limit)
+        now, records = await self._records(partial(registry.queues, lately=lately, minutes=minutes), wanted, limit)
         return Queues(now, self._engine.since, records)
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:

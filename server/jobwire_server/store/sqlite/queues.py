@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from jobwire_server.domain import activity
-from jobwire_server.domain.activity import LONG, RINGS, SHORT, WINDOWS, Lately, Tally
+from jobwire_server.domain.activity import LONG, LONGEST, RINGS, SHORT, Marks, Tally
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.queue import QueueChanges
@@ -47,34 +47,40 @@ def put(transaction: Transaction, name: str, changes: QueueChanges, *, revision:
     return QueuePut(Outcome.OK, transaction.now, _record(transaction, name))
 
 
-def queues(transaction: Transaction, names: Sequence[str], after: str, limit: int, *, lately: bool) -> Queues:
+def queues(
+    transaction: Transaction, names: Sequence[str], after: str, limit: int, *, lately: bool, minutes: bool
+) -> Queues:
     transaction.flush()
     if names:
         found = [name for name in sorted(set(names)) if transaction.queue(name).exists]
     else:
         found = [name for (name,) in transaction.execute(_NAMES, (after, limit))]
-    return Queues(
-        transaction.now, transaction.execute(_SINCE).get, [_record(transaction, name, lately=lately) for name in found]
-    )
+    records = [_record(transaction, name, lately=lately, minutes=minutes) for name in found]
+    return Queues(transaction.now, transaction.execute(_SINCE).get, records)
 
 
-def _record(transaction: Transaction, name: str, *, lately: bool = False) -> QueueRecord:
+def _record(transaction: Transaction, name: str, *, lately: bool = False, minutes: bool = False) -> QueueRecord:
     transaction.flush()  # so that the counters hold what this call and those before it have done
     counts = {JobState(state): n for state, n in transaction.execute(_COUNTS, (name,))}
     head = transaction.execute(_HEAD, (transaction.now, name, LOOK_PAST + 1))
     head_queue_time = next((queue_time for queue_time, is_expired in head if not is_expired), None)
     row = transaction.queue(name)
-    so_far = _lately(transaction, name, row.tally) if lately else None
-    return QueueRecord(row.settings, counts, head_queue_time, row.tally, so_far)
-
-
-def _lately(transaction: Transaction, name: str, tally: Tally) -> Lately:
-    now = transaction.now
-    found = transaction.execute(_MARKS, (name, SHORT.step, now - _LONGEST[SHORT], LONG.step, now - _LONGEST[LONG]))
-    return activity.lately(
-        now=now, tally=tally, marks={(_RINGS[step], number): Tally(*rest) for step, number, *rest in found}
+    record = QueueRecord(row.settings, counts, head_queue_time, row.tally)
+    if not lately and not minutes:
+        return record
+    now, tally, marks = transaction.now, row.tally, _marks(transaction, name, of_the_hour=minutes)
+    return replace(
+        record,
+        lately=activity.lately(now=now, tally=tally, marks=marks) if lately else None,
+        minutes=activity.by_minute(now=now, tally=tally, marks=marks) if minutes else None,
     )
 
 
+def _marks(transaction: Transaction, name: str, *, of_the_hour: bool) -> Marks:
+    short = transaction.now - LONGEST[SHORT]
+    long = transaction.now - (LONG.step * LONG.slots if of_the_hour else LONGEST[LONG])
+    found = transaction.execute(_MARKS, (name, SHORT.step, short, LONG.step, long))
+    return {(_RINGS[step], number): Tally(*rest) for step, number, *rest in found}
+
+
 _RINGS: Final = {ring.step: ring for ring in RINGS}
-_LONGEST: Final = {ring: max(length for length, told_by in WINDOWS if told_by is ring) for ring in RINGS}

@@ -264,10 +264,17 @@ class SqliteStore:
         )
 
     async def queues(
-        self, *, names: Sequence[str] = (), after: str = "", limit: int = 1000, lately: bool = False
+        self,
+        *,
+        names: Sequence[str] = (),
+        after: str = "",
+        limit: int = 1000,
+        lately: bool = False,
+        minutes: bool = False,
     ) -> Queues:
         return await self._read(
-            lambda transaction: queues.queues(transaction, names, after, limit, lately=lately), weight=limit
+            lambda transaction: queues.queues(transaction, names, after, limit, lately=lately, minutes=minutes),
+            weight=limit,
         )
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:

@@ -366,7 +366,7 @@ class Transaction:
                 if number != row.tallied_at // ring.step:
                     self.execute(_WRITE_MARK, (row.settings.name, ring.step, slot, number, *row.tally))
             row.tallied_at = self.now
-            row.tally = row.tally.plus(Tally(**row.events))
+            row.tally = Tally(*(counted + row.events[field] for field, counted in row.tally._asdict().items()))
         self.execute(_WRITE_QUEUE, _queue_columns(row))
 
 

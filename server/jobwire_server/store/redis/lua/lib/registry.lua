@@ -13,15 +13,14 @@ local function head_queue_time(name)
     return false
 end
 
--- The marks that domain.activity may ask for, false where there is none: a window of a quarter of an hour reaches back
--- over that many steps, a shorter one over all of the short ones.
+-- The marks of the last so many microseconds, as far as the rings go; false where there is none.
 local mark_fields
-local function marks_of(name)
+local function marks_of(name, back)
     if not mark_fields then
         mark_fields = {}
         for step, slots in pairs({ [SHORT_STEP] = SHORT_SLOTS, [LONG_STEP] = LONG_SLOTS }) do
             local last = math.floor(NOW / step)
-            for number = math.max(last - LONGEST_WINDOW / step, last - slots + 1), last do
+            for number = math.max(last - math.floor(back / step), last - slots + 1), last do
                 mark_fields[#mark_fields + 1] = mark_field(step, number, slots)
             end
         end
@@ -30,12 +29,12 @@ local function marks_of(name)
 end
 
 -- JSON [name, settings in the order of FIELDS (texts; false = the default), counts in the order of STATES, head, tally,
--- marks, or false where nobody asked what happened lately].
-local function queue_record(name, lately)
+-- marks, or false where nobody asked for them].
+local function queue_record(name, back)
     local counts = {}
     for i, state in ipairs(STATES) do
         counts[i] = redis.call('ZCARD', TAG .. INDEX .. name .. ':' .. state)
     end
     return cjson.encode({ name, redis.call('HMGET', TAG .. QUEUE .. name, unpack(FIELDS)), counts,
-        head_queue_time(name), redis.call('HMGET', TAG .. QUEUE .. name, tally_fields()), lately and marks_of(name) or false })
+        head_queue_time(name), redis.call('HMGET', TAG .. QUEUE .. name, tally_fields()), back and marks_of(name, back) or false })
 end
