@@ -33,6 +33,7 @@ from jobwire_server.store.redis.store import RedisStore
 from jobwire_server.store.sqlite.inspection import SqliteInspection
 from jobwire_server.store.sqlite.store import SqliteStore
 from jobwire_server.telemetry.metrics import Registry
+from jobwire_server.telemetry.traces import Traces
 
 if TYPE_CHECKING:
     from jobwire_server.web.server import WebServer
@@ -49,7 +50,7 @@ _STORES = "sqlite:///FILE (four slashes for an absolute path), redis://HOST:PORT
 class App:
     """One server: `start`, and `stop` in any case."""
 
-    def __init__(self, config: Config, metrics: Registry | None = None) -> None:
+    def __init__(self, config: Config, metrics: Registry | None = None, traces: Traces | None = None) -> None:
         """`metrics` where they are shared with other processes."""
         metrics = metrics or Registry()
         self._config = config
@@ -67,7 +68,15 @@ class App:
         reader = Reader(config.limits, now=lambda: time.time_ns() // 1000)
         self._server = Server(
             [
-                JobServicer(jobs, Listings(store), by_filter, self._claims, self._watches, reader),
+                JobServicer(
+                    jobs,
+                    Listings(store),
+                    by_filter,
+                    self._claims,
+                    self._watches,
+                    reader,
+                    traceparent=None if traces is None else traces.traceparent,
+                ),
                 WorkerServicer(workers, reader),
                 QueueServicer(QueueService(store), by_filter, config.limits),
                 AdminServicer(store, self._stats, config.limits),
@@ -76,7 +85,9 @@ class App:
             reflection=config.serves_reflection,
             shares_port=config.processes > 1,
             metrics=metrics,
+            traces=traces,
         )
+        self._traces = traces
         self._web: WebServer | None = None
         if config.http_address is not None:
             from jobwire_server.web.server import WebServer  # 60 ms and 4 MB that nobody needs without HTTP
@@ -148,6 +159,8 @@ class App:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._store.close()
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.end)
 
     async def broken(self) -> None:
         """Returns when this server can go on no longer: its store or one of its own tasks has failed."""

@@ -20,6 +20,7 @@ from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED
 from jobwire_server.rpc.ports import CannotListen
 from jobwire_server.store.base import CannotOpen
 from jobwire_server.store.info import StoreInfo
+from jobwire_server.telemetry import traces
 from jobwire_server.telemetry.metrics import Registry
 
 _SAME_WISH: Final = 0.1
@@ -72,7 +73,7 @@ async def _serve(config: Config, announce: Callable[[str], None], parent: int | 
     if parent is not None:
         loop.add_reader(parent, _heed_the_end_of, parent, loop, asked)
 
-    app = App(config, metrics)
+    app = App(config, metrics, traces.from_environment())
     try:
         address = await app.start()
     except (CannotOpen, CannotListen) as error:

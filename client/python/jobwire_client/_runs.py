@@ -17,6 +17,7 @@ from jobwire.v1.job_pb2 import Job
 from jobwire.v1.job_service_pb2 import Assignment, ReportProgress, UpdateJobRequest, UpdateJobResponse
 from jobwire_client._convert import Body, clean_text
 from jobwire_client._settler import Settler, completion, failure, failure_from, is_over, release
+from jobwire_client._tracing import run_of
 from jobwire_client.context import Handler, JobContext, PermanentError, Release, Stopped
 from jobwire_client.errors import JobwireError, LeaseLost
 from jobwire_client.hooks import Ended, Hooks, Settled, tell
@@ -267,7 +268,8 @@ class Runs:
         tell(self._hooks.on_start, run.context, run.job)
         failed: BaseException
         try:
-            return completion(await self._handle(run)), None
+            with run_of(run.job):
+                return completion(await self._handle(run)), None
         except asyncio.CancelledError as cancelled:
             if self._is_abandoned:
                 raise

@@ -15,6 +15,7 @@ from jobwire.v1.queue_pb2 import Queue
 from jobwire.v1.queue_service_pb2 import UpdateQueueRequest
 from jobwire.v1.worker_pb2 import WorkerDirective, WorkerState
 from jobwire_client._convert import Body, fill_payload, to_duration, to_timestamp
+from jobwire_client._tracing import traceparent
 
 BATCH_ITEMS: Final = 1_000
 BATCH_BYTES: Final = 8 * 1024 * 1024
@@ -106,14 +107,14 @@ def new_job(type: str = "", payload: Body = None, **fields: Unpack[JobFields]) -
     '{"to": "ann@example.org"}'
     """
     job = Job()
-    _fill(job, {"type": type, "payload": payload, **fields})
+    _fill_new(job, {"type": type, "payload": payload, **fields})
     return job
 
 
 def create_request(type: str, payload: Body, request_id: str, fields: JobFields) -> CreateJobRequest:
     """The same within its request, built in one go."""
     request = CreateJobRequest(request_id=request_id)
-    _fill(request.job, {"type": type, "payload": payload, **fields})
+    _fill_new(request.job, {"type": type, "payload": payload, **fields})
     return request
 
 
@@ -124,6 +125,12 @@ def job_edit(etag: str, fields: EditFields) -> EditJob:
     edit = EditJob(update_mask=FieldMask(paths=list(fields)), etag=etag)
     _fill(edit.job, fields)
     return edit
+
+
+def _fill_new(job: Job, fields: Mapping[str, Any]) -> None:
+    _fill(job, fields)
+    if told := traceparent():
+        job.traceparent = told
 
 
 def _fill(job: Job, fields: Mapping[str, Any]) -> None:

@@ -40,10 +40,10 @@ EDITABLE: Final = (
     "retention",
     "payload",
 )
-SUBMITTED: Final = frozenset({*EDITABLE, "id", "queue", "type", "user_id", "http", "webhook", "execution_timeout"})
+SUBMISSION: Final = frozenset({"payload", "http", "labels", "traceparent"})
+"""Fields of Job that are stored as they come."""
+SUBMITTED: Final = SUBMISSION | {*EDITABLE, "id", "queue", "type", "user_id", "webhook", "execution_timeout"}
 """Fields of Job that a create may set; all others are output only."""
-SUBMISSION: Final = frozenset({"payload", "http", "labels"})
-"""Those that are stored as they come."""
 
 
 class Reader:
@@ -66,7 +66,7 @@ class Reader:
         # name cannot send it again, so that it is like no other.
         digest = b""
         if request.request_id or "id" in given:
-            digest = hashlib.sha256(job.SerializeToString(deterministic=True)).digest()
+            digest = _digest(job)
         job.DiscardUnknownFields()  # they would count against no limit
         request_key = None
         if request.request_id:
@@ -233,13 +233,15 @@ class Reader:
         return tuple(validate.name(f"{path}[{i}]", name) for i, name in enumerate(given))
 
     def _submission(self, job: job_pb2.Job, given: Set[str]) -> bytes:
-        """Payload, http and labels, checked, as the fragment of a Job that is stored; all else goes from `job`."""
+        """SUBMISSION, checked, as the fragment of a Job that is stored; all else goes from `job`."""
         if "payload" in given:
             validate.payload("job.payload", job.payload, self.limits)
         if "http" in given:
             validate.http("job.http", job.http, self.limits)
         if "labels" in given:
             validate.labels("job.labels", job.labels, self.limits)
+        if "traceparent" in given:
+            validate.traceparent("job.traceparent", job.traceparent)
         for field in given - SUBMISSION:
             job.ClearField(field)  # type: ignore[arg-type]  # the stubs want each name as a literal
         return job.SerializeToString(deterministic=True)
@@ -365,6 +367,17 @@ def _edited(edit: job_service_pb2.EditJob) -> frozenset[str]:
     for name in sorted(given - masked if masked else ()):
         raise invalid(f"edit.job.{name}", "is set, but not named in update_mask")
     return masked or frozenset(given)
+
+
+def _digest(job: job_pb2.Job) -> bytes:
+    """What makes two creates the same. Who repeats one may do so in another trace."""
+    traceparent = job.traceparent
+    if traceparent:
+        job.ClearField("traceparent")
+    digest = hashlib.sha256(job.SerializeToString(deterministic=True)).digest()
+    if traceparent:
+        job.traceparent = traceparent
+    return digest
 
 
 def _rewritten(stored: bytes, job: job_pb2.Job, names: frozenset[str]) -> bytes:

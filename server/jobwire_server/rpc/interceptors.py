@@ -11,23 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode, aio
 
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.rpc.metering import Meter
-from jobwire_server.rpc.status import Refusal, refusal
+from jobwire_server.rpc.status import Refusal, number, refusal
 from jobwire_server.telemetry.logs import fields
+from jobwire_server.telemetry.traces import Traces, failed
 
 if TYPE_CHECKING:
     # Generic in the stubs alone.
     Context: TypeAlias = aio.ServicerContext[bytes, bytes]
 else:
     Context = aio.ServicerContext
+
+T = TypeVar("T")
 
 CALL_RETRY: Final = 100_000
 """Microseconds after which a call that met a full server may find room."""
@@ -38,6 +41,8 @@ _LEVELS: Final = {
     StatusCode.RESOURCE_EXHAUSTED: logging.WARNING,
 }
 """All others are the caller's affair: INFO."""
+_OURS: Final = frozenset({StatusCode.INTERNAL, StatusCode.UNAVAILABLE})
+"""With these the span of a call is an error."""
 
 log = logging.getLogger("jobwire.rpc")
 
@@ -55,9 +60,13 @@ class Refused(Exception):
 
 
 class Caller(Protocol):
-    """Whoever calls, as the log names it."""
+    """Whoever calls."""
 
-    def peer(self) -> str: ...
+    def peer(self) -> str:
+        """As the log names it."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """The headers of the call."""
 
 
 class Listener(Caller, Protocol):
@@ -85,6 +94,8 @@ PROTO: Final = Codec(
 class Method:
     """One RPC of the contract, and the coroutine that serves it."""
 
+    path: str
+    """Such as `/jobwire.v1.JobService/GetJob`."""
     name: str
     """Such as `GetJob`."""
     request_class: type[Message]
@@ -115,8 +126,9 @@ async def written(writing: Awaitable[None]) -> None:
 class Gate:
     """Knows what is under way in the methods of one server, and lets calls in."""
 
-    def __init__(self, *, calls_in_flight: int) -> None:
+    def __init__(self, *, calls_in_flight: int, traces: Traces | None = None) -> None:
         self._limit = calls_in_flight
+        self._traces = traces
         self._calls = 0
         self._open = 0
         self._closing = False
@@ -125,6 +137,11 @@ class Gate:
 
     async def answer(self, method: Method, raw: bytes, caller: Caller, codec: Codec) -> bytes:
         """What a method that answers once says, written as `codec` has it. Raises Refused."""
+        if self._traces is None:
+            return await self._answer(method, raw, caller, codec)
+        return await self._in_span(self._traces, method, caller, self._answer(method, raw, caller, codec))
+
+    async def _answer(self, method: Method, raw: bytes, caller: Caller, codec: Codec) -> bytes:
         self._enter()
         began, code = method.meter.begin(), StatusCode.OK
         try:
@@ -163,6 +180,12 @@ class Gate:
     async def feed(self, method: Method, raw: bytes, listener: Listener, codec: Codec) -> None:
         """Lets a method write to its listener as often as it likes, until one of them ends it. Raises Refused. The
         services limit streams."""
+        if self._traces is None:
+            await self._feed(method, raw, listener, codec)
+        else:
+            await self._in_span(self._traces, method, listener, self._feed(method, raw, listener, codec))
+
+    async def _feed(self, method: Method, raw: bytes, listener: Listener, codec: Codec) -> None:
         self._enter()
         began, code = method.meter.begin(), StatusCode.OK
         try:
@@ -192,6 +215,17 @@ class Gate:
             await context.abort(told.code, told.message, told.trailers())
 
         return call
+
+    async def _in_span(self, traces: Traces, method: Method, caller: Caller, call: Awaitable[T]) -> T:
+        peer = caller.peer()
+        told = {"rpc.system": "connect_rpc" if peer.startswith("http") else "grpc", "network.peer.address": peer}
+        with traces.call(method.path, caller.invocation_metadata() or (), told) as span:
+            try:
+                return await call
+            except Refused as refused:
+                code, reason = refused.refusal.code, refused.refusal.reason
+                failed(span, code=number(code), reason=reason.value, is_ours=code in _OURS)
+                raise
 
     def close(self) -> None:
         """From now on new unary calls are refused; those under way go on."""

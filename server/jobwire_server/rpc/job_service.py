@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ClassVar, Final
 
 from google.protobuf.message import DecodeError
@@ -62,7 +62,11 @@ class JobServicer:
         claims: ClaimService,
         watches: WatchService,
         reader: Reader,
+        *,
+        traceparent: Callable[[], str] | None = None,
     ) -> None:
+        """`traceparent` of the call that is under way, for jobs that bring none; None: nobody traces."""
+        self._traceparent = traceparent
         self._jobs = jobs
         self._listings = listings
         self._by_filter = by_filter
@@ -74,6 +78,7 @@ class JobServicer:
     async def create_job(
         self, request: job_service_pb2.CreateJobRequest, _: Context
     ) -> job_service_pb2.CreateJobResponse:
+        self._trace([request])
         new = self._reader.new_job(request)
         answer = job_service_pb2.CreateJobResponse()
         if request.validate_only:
@@ -89,6 +94,7 @@ class JobServicer:
         self, request: job_service_pb2.BatchCreateJobsRequest, _: Context
     ) -> job_service_pb2.BatchCreateJobsResponse:
         validate.items("requests", request.requests, self._limits.batch)
+        self._trace(request.requests)
         answer = job_service_pb2.BatchCreateJobsResponse()
         results: list[job_service_pb2.CreateJobResult] = []
         new_jobs: list[NewJob] = []
@@ -294,6 +300,11 @@ class JobServicer:
                     await written(context.write(message.SerializeToString()))
         finally:
             self._watches.close(watch)
+
+    def _trace(self, requests: Iterable[job_service_pb2.CreateJobRequest]) -> None:
+        if self._traceparent is not None and (told := self._traceparent()):
+            for request in requests:
+                request.job.traceparent = request.job.traceparent or told
 
     async def _readable(self, event: Event) -> Event:
         """The jobs that can be handed out; the others are ended as dead letters, or they would hold up their queue."""

@@ -21,6 +21,7 @@ from jobwire_server.rpc.interceptors import Gate, Method
 from jobwire_server.rpc.metering import Meter
 from jobwire_server.rpc.ports import CannotListen, check_free
 from jobwire_server.telemetry.metrics import Registry
+from jobwire_server.telemetry.traces import Traces
 
 SERVICES: Final[dict[str, ServiceDescriptor]] = {
     service.full_name: service
@@ -73,6 +74,7 @@ class Server:
         shares_port: bool = False,
         pings: Pings = PINGS,
         metrics: Registry | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`shares_port`: other processes listen on it as well, and somebody has seen to it that they are ours."""
         by_service = {servicer.SERVICE: servicer for servicer in servicers}
@@ -82,7 +84,7 @@ class Server:
         self._pings = pings
         self._reflection = reflection
         self._shares_port = shares_port
-        self.gate = Gate(calls_in_flight=limits.calls_in_flight)
+        self.gate = Gate(calls_in_flight=limits.calls_in_flight, traces=traces)
         """What lets calls in, whichever way they come."""
         self._health = health.aio.HealthServicer()
         self._server: aio.Server | None = None
@@ -137,9 +139,11 @@ def _methods(servicers: Mapping[str, Servicer], metrics: Registry) -> Iterator[t
     for service in SERVICES.values():
         servicer = servicers.get(service.full_name)
         for method in service.methods:
+            path = f"/{service.full_name}/{method.name}"
             yield (
-                f"/{service.full_name}/{method.name}",
+                path,
                 Method(
+                    path,
                     method.name,
                     GetMessageClass(method.input_type),
                     GetMessageClass(method.output_type),

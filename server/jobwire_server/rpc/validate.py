@@ -37,6 +37,15 @@ def text(path: str, value: str, limit: int) -> str:
     return value
 
 
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def traceparent(path: str, value: str) -> None:
+    """As W3C Trace Context writes it."""
+    if not _TRACEPARENT.fullmatch(value):
+        raise invalid(path, f"must match {_TRACEPARENT.pattern}")
+
+
 def job_id(path: str, value: str) -> str:
     if not JOB_ID.fullmatch(value):
         raise invalid(path, f"must match {JOB_ID.pattern}" if value else "is required")

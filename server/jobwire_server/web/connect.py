@@ -10,7 +10,7 @@ import asyncio
 import base64
 import re
 import zlib
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -141,6 +141,9 @@ class HttpCaller:
         """As gRPC names peers: kind, address, port."""
         client = self._request.client
         return "http" if client is None else f"http:{client.host}:{client.port}"
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]]:
+        return self._request.headers.items()
 
 
 def error_response(

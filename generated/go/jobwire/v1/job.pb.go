@@ -318,6 +318,9 @@ type Job struct {
 	// its end; then only a watcher connected at that moment sees the result. At most 3,660 days. Editable in any state;
 	// counts from `finish_time`.
 	Retention *durationpb.Duration `protobuf:"bytes,25,opt,name=retention,proto3" json:"retention,omitempty"`
+	// The trace that the job comes from, as `traceparent` of W3C Trace Context; empty: none. Whoever runs the job links its
+	// own span to it. Not part of what makes two creates the same. A server that traces puts its own span where it is empty.
+	Traceparent string `protobuf:"bytes,26,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	// The job may not be claimed before. Absent or past: at once. The server sets it too: it tells when a SCHEDULED job
 	// is due after a backoff or a delayed release. Editable while QUEUED or SCHEDULED.
 	ScheduleTime *timestamppb.Timestamp `protobuf:"bytes,40,opt,name=schedule_time,json=scheduleTime,proto3" json:"schedule_time,omitempty"`
@@ -534,6 +537,13 @@ func (x *Job) GetRetention() *durationpb.Duration {
 		return x.Retention
 	}
 	return nil
+}
+
+func (x *Job) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 func (x *Job) GetScheduleTime() *timestamppb.Timestamp {
@@ -1500,7 +1510,7 @@ var File_jobwire_v1_job_proto protoreflect.FileDescriptor
 const file_jobwire_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"\x14jobwire/v1/job.proto\x12\n" +
-	"jobwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\f\n" +
+	"jobwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\f\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x12\n" +
@@ -1528,7 +1538,8 @@ const file_jobwire_v1_job_proto_rawDesc = "" +
 	"\awebhook\x18\x16 \x01(\v2\x13.jobwire.v1.WebhookR\awebhook\x12:\n" +
 	"\fretry_policy\x18\x17 \x01(\v2\x17.jobwire.v1.RetryPolicyR\vretryPolicy\x12F\n" +
 	"\x11execution_timeout\x18\x18 \x01(\v2\x19.google.protobuf.DurationR\x10executionTimeout\x127\n" +
-	"\tretention\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12?\n" +
+	"\tretention\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\tretention\x12 \n" +
+	"\vtraceparent\x18\x1a \x01(\tR\vtraceparent\x12?\n" +
 	"\rschedule_time\x18( \x01(\v2\x1a.google.protobuf.TimestampR\fscheduleTime\x12;\n" +
 	"\vexpire_time\x18) \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x1f\n" +

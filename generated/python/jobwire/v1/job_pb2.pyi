@@ -225,6 +225,7 @@ class Job(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     EXECUTION_TIMEOUT_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     RETRY_COUNT_FIELD_NUMBER: _builtins.int
@@ -278,6 +279,10 @@ class Job(_message.Message):
     """Output only. Opaque. Changes with transitions and edits only, not with progress, acknowledgment or renewal. Sent
     back with an edit, cancel, replay or delete, it refuses that call (ETAG_MISMATCH) when the job has moved on
     meanwhile, or when the id was deleted and created anew.
+    """
+    traceparent: _builtins.str
+    """The trace that the job comes from, as `traceparent` of W3C Trace Context; empty: none. Whoever runs the job links its
+    own span to it. Not part of what makes two creates the same. A server that traces puts its own span where it is empty.
     """
     retry_count: _builtins.int
     """Output only. Retries used since the create or the last replay: failures a worker reported, and execution timeouts,
@@ -413,6 +418,7 @@ class Job(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         execution_timeout: _duration_pb2.Duration | None = ...,
         retention: _duration_pb2.Duration | None = ...,
+        traceparent: _builtins.str = ...,
         schedule_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         retry_count: _builtins.int = ...,
@@ -428,7 +434,7 @@ class Job(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "create_time", b"create_time", "error", b"error", "execution_timeout", b"execution_timeout", "expire_time", b"expire_time", "finish_time", b"finish_time", "http", b"http", "lease", b"lease", "payload", b"payload", "priority", b"priority", "progress", b"progress", "purge_time", b"purge_time", "queue_time", b"queue_time", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time", "start_time", b"start_time", "update_time", b"update_time", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "attempt", b"attempt", "attempts", b"attempts", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "error", b"error", "etag", b"etag", "execution_timeout", b"execution_timeout", "expire_time", b"expire_time", "fence", b"fence", "finish_time", b"finish_time", "http", b"http", "id", b"id", "interruption_count", b"interruption_count", "labels", b"labels", "lease", b"lease", "payload", b"payload", "priority", b"priority", "progress", b"progress", "purge_time", b"purge_time", "queue", b"queue", "queue_time", b"queue_time", "result", b"result", "retention", b"retention", "retry_count", b"retry_count", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time", "start_time", b"start_time", "state", b"state", "type", b"type", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "attempt", b"attempt", "attempts", b"attempts", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "error", b"error", "etag", b"etag", "execution_timeout", b"execution_timeout", "expire_time", b"expire_time", "fence", b"fence", "finish_time", b"finish_time", "http", b"http", "id", b"id", "interruption_count", b"interruption_count", "labels", b"labels", "lease", b"lease", "payload", b"payload", "priority", b"priority", "progress", b"progress", "purge_time", b"purge_time", "queue", b"queue", "queue_time", b"queue_time", "result", b"result", "retention", b"retention", "retry_count", b"retry_count", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time", "start_time", b"start_time", "state", b"state", "traceparent", b"traceparent", "type", b"type", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

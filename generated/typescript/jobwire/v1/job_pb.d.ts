@@ -208,6 +208,14 @@ export declare type Job = Message<"jobwire.v1.Job"> & {
   retention?: Duration | undefined;
 
   /**
+   * The trace that the job comes from, as `traceparent` of W3C Trace Context; empty: none. Whoever runs the job links its
+   * own span to it. Not part of what makes two creates the same. A server that traces puts its own span where it is empty.
+   *
+   * @generated from field: string traceparent = 26;
+   */
+  traceparent: string;
+
+  /**
    * The job may not be claimed before. Absent or past: at once. The server sets it too: it tells when a SCHEDULED job
    * is due after a backoff or a delayed release. Editable while QUEUED or SCHEDULED.
    *
