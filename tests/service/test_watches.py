@@ -13,13 +13,16 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.filter import JobFilter
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.limits import Limits
-from jobwire_server.service import rereading, watch_stream
+from jobwire_server.domain.move import Deletion
+from jobwire_server.service import rereading, watch_stream, watches
 from jobwire_server.service.admission import Streams
 from jobwire_server.service.watch_events import Event, JobsChanged, JobsRemoved, SnapshotDone, SnapshotStarted
 from jobwire_server.service.watch_stream import Watch
 from jobwire_server.service.watches import WatchService
 from jobwire_server.store.base import Snapshot
 from jobwire_server.store.sqlite.store import SqliteStore
+
+QUEUES = frozenset({"q", "r"})
 
 
 class Counted(SqliteStore):
@@ -221,6 +224,53 @@ async def test_those_who_come_while_the_last_one_leaves_are_heard(store: Counted
             await settled(service)
             assert states(await told(watch)) == [("j", JobState.IN_PROGRESS)]
         await shove(store, "j", JobState.QUEUED)
+
+
+async def test_a_job_that_nobody_asks_for_is_not_read_however_often_it_changes(
+    store: Counted, service: WatchService
+) -> None:
+    await put(store, "old", user_id="bob")
+    async with watching(service, wanted=JobFilter(user_id="ann")), watching(service, wanted=JobFilter(queues=QUEUES)):
+        store.reads.clear()
+        await store.create([new_job("new", user_id="bob")])
+        for priority in (1, 2, 3):
+            await shove(store, "new", JobState.QUEUED, priority=priority)
+            await shove(store, "old", JobState.QUEUED, priority=priority)
+            await settled(service)
+        by_shoving = 3
+        assert store.reads.count(["new"]) == by_shoving
+        assert store.reads.count(["old"]) == by_shoving + 1, "its creation was not heard"
+
+
+async def test_a_job_that_nobody_asked_for_is_told_to_those_who_come_later(
+    store: Counted, service: WatchService
+) -> None:
+    async with watching(service, wanted=JobFilter(user_id="ann")):
+        await store.create([new_job("j", user_id="bob")])
+        await settled(service)
+        async with watching(service, wanted=JobFilter(user_id="bob")) as watch:
+            await shove(store, "j", JobState.QUEUED, priority=1)
+            await settled(service)
+            assert states(await told(watch)) == [("j", JobState.QUEUED)]
+
+
+async def test_an_id_that_is_created_anew_is_no_stranger_any_more(store: Counted, service: WatchService) -> None:
+    async with watching(service, wanted=JobFilter(user_id="ann")) as watch:
+        first = await put(store, "j", user_id="bob")
+        await store.delete([Deletion("j", first.version, first.create_time)])
+        await store.create([new_job("j", user_id="ann")])
+        await settled(service)
+        assert states(await told(watch)) == [("j", JobState.QUEUED)]
+
+
+async def test_strangers_are_forgotten_in_time(
+    store: Counted, service: WatchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "STRANGERS", 10)
+    async with watching(service, wanted=JobFilter(user_id="ann")):
+        await store.create([new_job(f"j{n}") for n in range(50)])
+        await settled(service)
+        assert len(service._strangers) == 10
 
 
 async def test_equal_filters_are_asked_once(store: Counted, service: WatchService) -> None:

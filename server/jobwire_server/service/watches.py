@@ -11,6 +11,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from jobwire_server.domain.errors import job_not_found
@@ -33,6 +34,8 @@ MERGED: Final = 0.05
 """Seconds in which changes of a job become one for those who watch by a filter: a shorter life is read once."""
 READ_TOGETHER: Final = 100
 """Jobs that callers who ask at the same time are read in one call."""
+STRANGERS: Final = 100_000
+"""Jobs known to be nobody's; of more the oldest are forgotten, and read once more when they change."""
 
 
 class WatchService:
@@ -47,6 +50,9 @@ class WatchService:
         self._named = Rereading(store, deliver=self._named_changed, give_up=self._miss, pause=0)
         self._others = Rereading(store, deliver=self._any_changed, give_up=self._by_filter.miss, pause=MERGED)
         self._rewritten: set[str] = set()
+        self._strangers: dict[str, None] = {}
+        """Jobs that no watch by filter asks for, whatever becomes of them, and that need not be read therefore. Oldest
+        first."""
         self._reads = Coalescer(self._read_together, batch=READ_TOGETHER)
         self._is_heard = False
         self._switching = asyncio.Lock()
@@ -119,6 +125,7 @@ class WatchService:
             self._by_id[job_id].add(watch)
         if watch.wanted is not None:
             self._by_filter.add(watch, watch.wanted)
+            self._strangers.clear()
         try:
             async with self._switching:
                 if not self._is_heard:
@@ -169,6 +176,7 @@ class WatchService:
                     watch.end(error)
             self._is_heard = False
             self._rewritten.clear()
+            self._strangers.clear()
             await self._store.unwatch()
 
     # --- what the store tells -------------------------------------------------------------------------------
@@ -183,14 +191,19 @@ class WatchService:
             self._named.gone(gone.id)
             self._others.gone(gone.id)
             self._rewritten.discard(gone.id)
+            self._strangers.pop(gone.id, None)
             for watch in self._by_id.get(gone.id, ()):
                 watch.removed(gone.id)
             for watch in self._by_filter.that_had(gone):
                 watch.removed(gone.id)
         if self._by_filter:
+            for born in changes.born:
+                if not self._by_filter.may_ask(born.queue, born.user_id):
+                    self._know_as_strangers(born.job_ids)
             self._rewritten.update(changes.rewritten)
             for job_id in changes.changed:
-                self._others.changed(job_id)
+                if job_id not in self._strangers:
+                    self._others.changed(job_id)
         for job_id in changes.changed:
             if job_id in self._by_id:
                 self._named.changed(job_id)
@@ -206,11 +219,18 @@ class WatchService:
     def _any_changed(self, job: Job) -> None:
         is_rewritten = job.id in self._rewritten
         self._rewritten.discard(job.id)
+        if not self._by_filter.may_ask(job.queue, job.user_id):
+            self._know_as_strangers([job.id])
         for watch, matches in self._by_filter.asked(job):
             if matches:
                 watch.changed(job)
             elif is_rewritten:  # it may have been told before
                 watch.removed(job.id)
+
+    def _know_as_strangers(self, job_ids: Sequence[str]) -> None:
+        self._strangers |= dict.fromkeys(job_ids)
+        for job_id in [*islice(self._strangers, max(len(self._strangers) - STRANGERS, 0))]:
+            del self._strangers[job_id]
 
     def _miss(self) -> None:
         for watch in self._watches:
@@ -255,6 +275,10 @@ class _Filters:
             if not alike:
                 self._by_key.pop(key, None)
 
+    def may_ask(self, queue: str, user_id: str) -> bool:
+        """Whether any of them may want a job of that queue and that user."""
+        return any(key in self._by_key for key in _keys_of(queue, user_id))
+
     def asked(self, job: Job) -> Iterator[tuple[Watch, bool]]:
         """The watches that the job may concern, and whether it does. Those that want the same are asked once."""
         for wanted, watches in self._near(job.queue, job.user_id):
@@ -275,7 +299,7 @@ class _Filters:
                     watch.miss()
 
     def _near(self, queue: str, user_id: str) -> Iterator[tuple[JobFilter, set[Watch]]]:
-        for key in (("user", user_id), ("queue", queue), ("all", "")):
+        for key in _keys_of(queue, user_id):
             yield from self._by_key.get(key, {}).items()
 
 
@@ -286,6 +310,10 @@ def _keys(wanted: JobFilter) -> list[_Key]:
     if wanted.user_id:
         return [("user", wanted.user_id)]
     return [("queue", queue) for queue in wanted.queues] or [("all", "")]
+
+
+def _keys_of(queue: str, user_id: str) -> tuple[_Key, ...]:
+    return ("user", user_id), ("queue", queue), ("all", "")
 
 
 def _any_state(wanted: JobFilter) -> JobFilter:

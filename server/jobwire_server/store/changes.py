@@ -18,11 +18,21 @@ class Gone(NamedTuple):
     create_time: int
 
 
+class Born(NamedTuple):
+    """New jobs, with what never changes of a job and tells most watches that it is none of theirs."""
+
+    queue: str
+    user_id: str
+    job_ids: Sequence[str]
+
+
 class Changes(NamedTuple):
     """What one call of a verb did to jobs. Ids: whoever wants the jobs reads them, whatever they weigh."""
 
     changed: Sequence[str] = ()
     """Jobs whose version has risen, new ones too. Some may have gone since; one only renewed may be among them."""
+    born: Sequence[Born] = ()
+    """Of those, the new ones."""
     rewritten: Collection[str] = ()
     """Of those, whose submission was edited: they may match other filters than before."""
     gone: Sequence[Gone] = ()

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 from redis.asyncio import Redis
 
 from jobwire_server.store.base import StoreUnavailable
-from jobwire_server.store.changes import Changes, Gone
+from jobwire_server.store.changes import Born, Changes, Gone
 from jobwire_server.store.parts import to_json
 from jobwire_server.store.redis.ear import Ear
 from jobwire_server.store.redis.link import DEADLINE, new_call_id
@@ -110,14 +110,14 @@ def _watch(mark: str) -> Call[int]:
 
 
 def _changes(content: Any, blob: bytes) -> Changes:
-    changed, rewritten, gone, last = content
+    changed, born, rewritten, gone, last = content
     jobs = Jobs(blob)
     try:
         ended = [*jobs.every(last)]
     except Unreadable as error:
         _log.error("how job %r ended cannot be told: its record cannot be read", error.job_id)
         ended = []
-    return Changes(changed, rewritten, [_gone(*each) for each in gone], ended)
+    return Changes(changed, [Born(*each) for each in born], rewritten, [_gone(*each) for each in gone], ended)
 
 
 def _gone(id: str, queue: str, kind: str, user_id: str, create_time: str) -> Gone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from jobwire_server.domain.activity import Event
@@ -50,7 +51,7 @@ _COLUMNS: Final = (
 _WEBHOOK: Final = "UPDATE job SET webhook_events = ? WHERE number = ?"
 """Few jobs have one: a column more in each insert would cost all of them."""
 
-_ID: Final = _COLUMNS.index("id")
+_BORN: Final = itemgetter(*map(_COLUMNS.index, ("id", "queue", "user_id")))
 
 
 def create(transaction: Transaction, jobs: Sequence[NewJob], *, brief: bool = False) -> list[Created]:
@@ -175,7 +176,7 @@ class _Entering:
             transaction.counted(name, None, JobState.QUEUED, line.queued)
             transaction.counted(name, None, JobState.SCHEDULED, line.scheduled)
             transaction.happened(name, Event.CREATED, line.queued + line.scheduled)
-        transaction.tell_changed(row[_ID] for row in self._rows)
+        transaction.tell_born(map(_BORN, self._rows))
         self._rows, self._submissions, self._webhooks, self._lines = [], [], [], {}
 
     def _line(self, name: str) -> _Line:

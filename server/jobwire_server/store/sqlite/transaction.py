@@ -6,7 +6,7 @@ does not say. What many calls change together (counts, a queue's row, a worker's
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -18,7 +18,7 @@ from jobwire_server.domain.job import Job, JobState
 from jobwire_server.domain.queue import Queue, next_queue_time, rank
 from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.store.base import Hints, WorkerNotice
-from jobwire_server.store.changes import Changes, Gone
+from jobwire_server.store.changes import Born, Changes, Gone
 from jobwire_server.store.sqlite.codec import encode_texts
 
 _LAST_NUMBER: Final = "SELECT max(number) FROM job"
@@ -130,6 +130,7 @@ class Transaction:
         self._cancels: list[WorkerNotice] = []
         self._lost: list[WorkerNotice] = []
         self._changed: list[str] = []
+        self._born: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._rewritten: set[str] = set()
         self._gone: list[Gone] = []
         self._last: list[Job] = []
@@ -327,6 +328,13 @@ class Transaction:
             self._changed.extend(job_ids)
             self._rewritten.update(rewritten)
 
+    def tell_born(self, jobs: Iterable[tuple[str, str, str]]) -> None:
+        """These are new: id, queue, user."""
+        if self.is_watched:
+            for job_id, queue, user_id in jobs:
+                self._changed.append(job_id)
+                self._born[queue, user_id].append(job_id)
+
     def tell_gone(self, gone: Iterable[Gone], *, last: Job | None = None) -> None:
         """These were removed; `last` = the one of them that went at its end, as it ended."""
         if self.is_watched:
@@ -338,7 +346,8 @@ class Transaction:
         """Which jobs changed, once it is committed; None when none did, or nobody watches."""
         if not self._changed and not self._gone:
             return None
-        return Changes(self._changed, self._rewritten, self._gone, self._last)
+        born = [Born(queue, user_id, ids) for (queue, user_id), ids in self._born.items()]
+        return Changes(self._changed, born, self._rewritten, self._gone, self._last)
 
     # --- the end --------------------------------------------------------------------------------------------
 

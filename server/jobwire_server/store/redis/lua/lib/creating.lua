@@ -22,6 +22,9 @@ local function add(key, new, shape, spec)
         .. '","create_time":"' .. NOW_TEXT .. '",' .. shape[8] .. '}')
     write_string(TAG .. SPEC .. id, spec)
     made[name] = (made[name] or 0) + 1
+    if is_watched() then
+        tell_born(id, shape)
+    end
     shape[state] = shape[state] or { name, state }
     entered[id] = shape[state]
     local list = list_of(entering, index(name, state))

@@ -1,5 +1,5 @@
 -- What those who watch jobs are told. Nothing is done for it while nobody watches.
-local changed, rewritten, departed, last, last_blobs = {}, {}, {}, {}, {}
+local changed, born, rewritten, departed, last, last_blobs = {}, {}, {}, {}, {}, {}
 
 local watched
 local function is_watched()
@@ -7,6 +7,15 @@ local function is_watched()
         watched = redis.call('EXISTS', TAG .. WATCHED) == 1
     end
     return watched
+end
+
+-- A new job of this shape (creating.lua): what tells most watches that it is none of theirs.
+local function tell_born(id, shape)
+    if not shape.born then
+        shape.born = {}
+        born[#born + 1] = { shape[2], shape[6] or '', shape.born }
+    end
+    shape.born[#shape.born + 1] = id
 end
 
 -- A job goes: what a filter can still ask of it, and, where it goes at its end, the whole of it.
@@ -44,6 +53,6 @@ end
 
 -- Each change has its message, whatever it was: a missing number is a gap.
 local function tell_watchers(change)
-    local told = as_list(changed) .. ',' .. as_list(rewritten) .. ',' .. as_list(departed) .. ',' .. encoded_list(last)
+    local told = as_list(changed) .. ',' .. as_list(born) .. ',' .. as_list(rewritten) .. ',' .. as_list(departed) .. ',' .. encoded_list(last)
     redis.call('PUBLISH', TAG .. CHANGES, change .. '\n[' .. told .. ']\n' .. table.concat(last_blobs))
 end
