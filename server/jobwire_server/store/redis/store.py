@@ -52,6 +52,9 @@ SCHEMA_VERSION: Final = 6
 BATCH: Final = 500
 """Items in one call of a script: beyond them the cost of each rises, and everybody else waits."""
 
+MARKED: Final = 100
+"""Queues in one call that reads their marks: 5 ms of the engine, 10 of the event loop."""
+
 OUTAGE_GAP: Final = 3 * SECOND
 
 T = TypeVar("T")
@@ -228,7 +231,8 @@ class RedisStore:
             wanted, limit = sorted(set(names)), len(names)
         else:
             wanted = [name for name in await self._run(registry.listed("queues")) if name > after]
-        now, records = await self._records(partial(registry.queues, lately=lately, minutes=minutes), wanted, limit)
+        read = partial(registry.queues, lately=lately, minutes=minutes)
+        now, records = await self._records(read, wanted, limit, at_once=MARKED if lately or minutes else BATCH)
         return Queues(now, self._engine.since, records)
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
@@ -324,14 +328,19 @@ class RedisStore:
         return done
 
     async def _records(
-        self, read: Callable[[Sequence[str]], Call[tuple[int, list[T]]]], names: Sequence[str], limit: int
+        self,
+        read: Callable[[Sequence[str]], Call[tuple[int, list[T]]]],
+        names: Sequence[str],
+        limit: int,
+        *,
+        at_once: int = BATCH,
     ) -> tuple[int, list[T]]:
         """What is read under these names, up to `limit`, and when: in the order of the names, of which some may have
         gone."""
-        at = min(BATCH, limit)
+        at = min(at_once, limit)
         now, records = await self._run(read(names[:at]))
         while at < len(names) and len(records) < limit:
-            bite = min(BATCH, limit - len(records))
+            bite = min(at_once, limit - len(records))
             records += (await self._run(read(names[at : at + bite])))[1]
             at += bite
         return now, records
