@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, async_playwright, expect
+from tests.valkey_process import Keyspace
 from tests.web.browser import chromium
 
 from jobwire.v1.job_service_pb2 import BatchCreateJobsRequest, CreateJobRequest
@@ -83,9 +84,16 @@ class Site:
                 await self.client.wait(id, timeout=PATIENCE / 1000)
 
 
+@pytest.fixture
+def engine() -> str:
+    """What the pages say is what the calls answer, the same on every store; one test looks at more than one."""
+    return "sqlite"
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    app = App(Config(store=f"sqlite:///{tmp_path}/jobs.db", listen="127.0.0.1:0", http="127.0.0.1:0", drain_timeout=1))
+async def site(engine: str, keyspace: Keyspace | None, tmp_path: Path) -> AsyncIterator[Site]:
+    store = f"sqlite:///{tmp_path}/jobs.db" if keyspace is None else keyspace.url
+    app = App(Config(store=store, listen="127.0.0.1:0", http="127.0.0.1:0", drain_timeout=1))
     address = await app.start()
     try:
         async with AsyncClient(address) as client:

@@ -18,7 +18,7 @@ from jobwire_server.app import App
 from jobwire_server.config import Config
 
 FIGURES: Final = Path(__file__).resolve().parents[3] / "docs/figures"
-SEEN_FOR: Final = 80.0
+SEEN_FOR: Final = 150.0
 """Seconds that the shop has been open when it is looked at: the chart needs a past."""
 
 Scheme = Literal["light", "dark"]

@@ -30,6 +30,7 @@ async def test_an_empty_server_tells_what_makes_a_first_job(page: Dashboard) -> 
     await page.shows(f"{page.url}/jobwire.v1.JobService/CreateJob")
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "valkey"])
 async def test_the_overview_counts_each_queue(page: Dashboard, site: Site) -> None:
     await site.create([*jobs(3, "mail"), *jobs(2, "print")])
     await site.client.pause_queue("print")

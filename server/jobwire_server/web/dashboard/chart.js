@@ -1,8 +1,9 @@
-// What happens a minute, over time. The store tells windows of 1, 5 and 15 minutes: they make the first steps of the
-// lines, and from then on this page adds a point at each look, for as long as it is open.
+// What happens a minute, over the last hour: minute by minute as the store tells it, and from the opening of the page on
+// a point at each look.
 
-import { html, useEffect, useRef } from "./vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import uPlot from "./vendor/uplot.js";
+import { call } from "./api.js";
 import { number, rate, seconds } from "./format.js";
 import { Card } from "./parts.js";
 
@@ -12,46 +13,56 @@ const SERIES = [
   ["failed_count", "Failed", "failed"],
   ["retried_count", "Retried", "scheduled"],
 ];
-const KEPT = 3600; // seconds
 const SHOWN = 120; // seconds that the chart is wide at least
+const KEPT = 3600; // seconds
+const GAP = 60; // seconds without a look, after which the store is asked for the past again
 const HEIGHT = 210; // pixels
 
-let points = []; // [seconds, …a rate per series], over all visits of this page
+const compact = new Intl.NumberFormat("en-US", { notation: "compact" });
 
-function note(stats) {
-  const at = Date.parse(stats.server_time) / 1000;
-  if (points.length && at <= points.at(-1)[0]) return;
-  if (!points.length) points = history(stats, at);
-  points.push([at, ...SERIES.map(([name]) => aMinute(stats.totals?.activity?.[0], name))]);
-  while (points[0][0] < at - KEPT) points.shift();
-}
-
-// What lies between two windows is the longer one without the shorter.
-function history(stats, at) {
-  const windows = stats.totals?.activity ?? [];
-  const found = [];
-  for (let place = windows.length - 1; place > 0; place -= 1) {
-    const [longer, shorter] = [windows[place], windows[place - 1]];
-    const [from, to] = [seconds(longer.window) ?? 0, seconds(shorter.window) ?? 0];
-    if (from <= to) continue;
-    const rates = SERIES.map(([name]) => ((number(longer[name]) - number(shorter[name])) * 60) / (from - to));
-    found.push([at - from, ...rates], [at - to - 0.001, ...rates]);
-  }
-  return found;
-}
+const pasts = new Map(); // of a queue, or of all ("") → {minutes, live}: lists of [seconds, …a rate per series]
 
 export function aMinute(activity, name) {
   return (number(activity?.[name]) * 60) / (seconds(activity?.window) || 60);
 }
 
-export function Rates({ stats }) {
+const point = (at, activity) => [at, ...SERIES.map(([name]) => aMinute(activity, name))];
+
+// Takes the reading in, and answers all points there are, and whether there is a gap before it.
+function note(queue, at, activity) {
+  const { minutes, live } = pasts.get(queue) ?? { minutes: [], live: [] };
+  const last = live.at(-1)?.[0] ?? 0;
+  const hasGap = at - last > GAP;
+  const kept = hasGap ? [] : live.filter(([time]) => time > at - KEPT);
+  const next = { minutes, live: at > last ? [...kept, point(at, activity)] : kept };
+  pasts.set(queue, next);
+  return { hasGap, points: [...minutes.filter(([time]) => time > at - KEPT && time < next.live[0][0]), ...next.live] };
+}
+
+async function ask(queue) {
+  const { stats } = await call("AdminService/GetStats", { queues: queue ? [queue] : [], minutes: true });
+  const minutes = stats.minutes ?? [];
+  const end = Math.floor(Date.parse(stats.server_time) / 60_000) * 60;
+  pasts.get(queue).minutes = minutes.map((minute, place) => point(end - (minutes.length - 1 - place) * 60, minute));
+}
+
+// `at`: the store's time of the reading; `activity`: its shortest window.
+export function Rates({ queue = "", at: time, activity }) {
   const box = useRef(null);
   const plot = useRef(null);
-  note(stats);
+  const [, setAsked] = useState(0);
+  const at = Date.parse(time) / 1000;
+  const { hasGap, points } = note(queue, at, activity);
+  const columns = [0, ...SERIES.map((_, place) => place + 1)].map((place) => points.map((each) => each[place]));
+  const latest = useRef(columns);
+  latest.current = columns;
+  useEffect(() => {
+    if (hasGap) ask(queue).then(() => setAsked(at), () => {}); // without the past, the present is shown
+  }, [hasGap]);
   useEffect(() => {
     const draw = () => {
       plot.current?.destroy();
-      plot.current = new uPlot(options(box.current), columns(), box.current);
+      plot.current = new uPlot(options(box.current, () => latest.current[0]), latest.current, box.current);
     };
     const sized = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height: HEIGHT }));
     const scheme = matchMedia("(prefers-color-scheme: dark)");
@@ -67,14 +78,13 @@ export function Rates({ stats }) {
       plot.current = null;
     };
   }, []);
-  useEffect(() => plot.current?.setData(columns()), [stats]);
-  const latest = points.at(-1) ?? [];
+  useEffect(() => plot.current?.setData(columns), [points.length, at]);
   return html`<${Card}
     title="Jobs a minute"
     aside=${html`<ul class="legend">
       ${SERIES.map(
         ([name, title, kind], place) =>
-          html`<li key=${name}><span class="swatch ${kind}"></span>${title} <strong>${rate(latest[place + 1] ?? 0)}</strong></li>`,
+          html`<li key=${name}><span class="swatch ${kind}"></span>${title} <strong>${rate(points.at(-1)[place + 1])}</strong></li>`,
       )}
     </ul>`}
   >
@@ -85,9 +95,7 @@ export function Rates({ stats }) {
 const clock = (tick, step) =>
   new Date(tick * 1000).toLocaleTimeString("en-GB", { timeStyle: step < 60 ? "medium" : "short" });
 
-const columns = () => [0, ...SERIES.map((_, place) => place + 1)].map((place) => points.map((point) => point[place]));
-
-function options(box) {
+function options(box, times) {
   // A canvas knows no variables of a style sheet: it is told what they come to, in this theme.
   const color = (name) => {
     const probe = box.appendChild(document.createElement("i"));
@@ -103,16 +111,23 @@ function options(box) {
     cursor: { y: false, drag: { x: false, y: false } },
     legend: { show: false },
     scales: {
-      x: { range: (_, first, last) => [Math.min(first, last - SHOWN), last] },
+      x: { range: () => [Math.min(times()[0], times().at(-1) - SHOWN), times().at(-1)] },
       y: { range: (_, __, highest) => [0, Math.max(highest * 1.15, 4)] },
     },
     axes: [
       { ...axis, values: (_, ticks, __, ___, step) => ticks.map((tick) => clock(tick, step)), space: 90, size: 30 },
-      { ...axis, values: (_, ticks) => ticks.map(rate), size: 48 },
+      { ...axis, values: (_, ticks) => ticks.map((tick) => compact.format(tick)), size: 48 },
     ],
     series: [
       {},
-      ...SERIES.map(([, label, kind]) => ({ label, stroke: color(kind), width: 2, points: { show: false } })),
+      ...SERIES.map(([, label, kind], place) => ({
+        label,
+        stroke: color(kind),
+        // The first lies under the others: where both run together it is still to be seen.
+        fill: place ? undefined : color(kind).replace(/^rgb\((.*)\)$/, "rgba($1, 0.14)"),
+        width: place ? 2 : 1,
+        points: { show: false },
+      })),
     ],
   };
 }

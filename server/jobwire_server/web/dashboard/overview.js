@@ -51,7 +51,7 @@ function Shown({ server, stats }) {
       <${Tile} name="Workers" value=${count(idle_count + busy_count + quiet_count)} kind="canceled" href="#/workers"
         note=${workers.map(([of, state]) => `${count(of)} ${state}`).join(", ") || "none"} />
     </div>
-    ${queues.length ? html`<${Rates} stats=${stats} /><${Queues} queues=${queues} />` : html`<${FirstJob} />`}
+    ${queues.length ? html`<${Rates} at=${stats.server_time} activity=${stats.totals.activity?.[0]} /><${Queues} queues=${queues} />` : html`<${FirstJob} />`}
   `;
 }
 

@@ -3,7 +3,8 @@
 import { html, useState } from "./vendor/htm-preact.js";
 import { call } from "./api.js";
 import { Bulk } from "./bulk.js";
-import { byState, count, plural, seconds, span, STATES, words } from "./format.js";
+import { Rates } from "./chart.js";
+import { byState, count, plural, seconds, setServerTime, span, STATES, words } from "./format.js";
 import { FilterForm, filterOf, JobList } from "./list.js";
 import { useLive } from "./live.js";
 import { Badge, Card, Dialog, Empty, Facts, Failure, Loading, Time } from "./parts.js";
@@ -11,21 +12,30 @@ import { go, link } from "./route.js";
 
 const PURGED = ["QUEUED", "SCHEDULED", "FAILED", "COMPLETED", "CANCELED", "EXPIRED"];
 
+async function look(name, told) {
+  const [{ queue }, { stats }] = await Promise.all([
+    call("QueueService/GetQueue", { name }),
+    told ?? call("AdminService/GetStats", { queues: [name] }), // until the first event comes
+  ]);
+  setServerTime(stats.server_time);
+  return { queue, stats, numbers: stats.queues?.find((each) => each.queue === name) };
+}
+
 export function Queue({ name, query }) {
-  const { value, error, refresh } = useLive(`queue ${name}`, async () => (await call("QueueService/GetQueue", { name })).queue);
+  const { value, error, refresh } = useLive(`queue ${name}`, (told) => look(name, told));
   return html`
     <p class="crumbs"><a href="#/">Overview</a> / queue</p>
     <div class="title">
       <h1 class="mono">${name}</h1>
-      ${value?.paused && html`<${Badge} kind="warn">Paused<//>`}
-      ${value && html`<${Actions} queue=${value} refresh=${refresh} />`}
+      ${value?.queue.paused && html`<${Badge} kind="warn">Paused<//>`}
+      ${value && html`<${Actions} queue=${value.queue} refresh=${refresh} />`}
     </div>
     <${Failure} error=${error} />
-    ${value ? html`<${Shown} queue=${value} query=${query} />` : !error && html`<${Loading} />`}
+    ${value ? html`<${Shown} ...${value} query=${query} />` : !error && html`<${Loading} />`}
   `;
 }
 
-function Shown({ queue, query }) {
+function Shown({ queue, stats, numbers, query }) {
   const counts = byState(queue.counts);
   const state = STATES.includes(query.state) ? query.state : STATES.find((each) => counts[each]) ?? "QUEUED";
   const change = (chosen) => go(["queues", queue.name], { ...query, state, ...chosen });
@@ -36,9 +46,14 @@ function Shown({ queue, query }) {
         ["At once at most", queue.max_in_flight && plural(queue.max_in_flight, "job")],
         ["A level of priority is worth", span(seconds(queue.ageing ?? "60s"))],
         ["Ended jobs stay", queue.retention ? span(seconds(queue.retention)) : "1 d completed, 7 d otherwise"],
+        ["Run time", numbers?.activity?.[0]?.average_run_time && span(seconds(numbers.activity[0].average_run_time))],
+        ["Workers", numbers && count(numbers.worker_count)],
+        ["Completed ever", numbers && count(numbers.completed_total)],
+        ["Failed ever", numbers && count(numbers.failed_total)],
         ["First seen", html`<${Time} at=${queue.create_time} />`],
       ]}
     />
+    ${numbers && html`<${Rates} queue=${queue.name} at=${stats.server_time} activity=${numbers.activity?.[0]} />`}
     <nav class="tabs" aria-label="States">
       ${STATES.map(
         (each) => html`<a
