@@ -14,7 +14,7 @@ from redis import Redis
 from benchmarks.servers import Server
 from jobwire_server.store.redis.scripts import script
 
-TIMED: Final = frozenset({"overdue", "promote", "purge", "queues", "seen", "workers"})
+TIMED: Final = frozenset({"overdue", "promote", "purge", "queues", "seen", "watch", "workers"})
 """Scripts that timers run, with jobs and without."""
 _LONGEST: Final = 100_000
 """Calls that the engine remembers."""

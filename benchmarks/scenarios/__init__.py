@@ -15,6 +15,7 @@ from benchmarks.scenarios import (
     pick_up,
     single_creates,
     two_servers,
+    watched_lives,
     whole_lives,
 )
 
@@ -28,5 +29,6 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     two_servers.SCENARIO,
     memory_of_a_job.SCENARIO,
     idle_streams.SCENARIO,
+    watched_lives.SCENARIO,
     backlog.SCENARIO,
 )

@@ -33,14 +33,16 @@ FROM held WHERE job.number = held.number
 RETURNING job.id, score, CAST(worker_id AS BLOB), iif(cancel_requested, CAST(cancel_reason AS BLOB), NULL)
 """
 
-_RENEW_AND_TELL: Final = (
-    _RENEW.rstrip()
-    + ", queue, version, revision, attempt, retry_count, create_time, update_time, queue_time, finish_time"
-)
-"""The same, and where each job stands: what a heartbeat does not ask."""
+_RENEW_WATCHED: Final = f"{_RENEW.rstrip()}, update_time"
+"""The same, and what tells a mere renewal: it leaves the update time alone."""
 
-_ID, _UPDATE_TIME = 0, 10
-"""Where they stand in that."""
+_RENEW_AND_TELL: Final = (
+    f"{_RENEW_WATCHED}, queue, version, revision, attempt, retry_count, create_time, queue_time, finish_time"
+)
+"""And where each job stands: what a heartbeat does not ask."""
+
+_ID, _UPDATE_TIME = 0, 4
+"""Where they stand in both."""
 
 
 def renew(transaction: Transaction, renewals: Sequence[Renewal], *, brief: bool = False) -> list[Renewed]:
@@ -61,17 +63,30 @@ def _renew(transaction: Transaction, renewals: Sequence[Renewal], *, brief: bool
     given = [(renewal.job_id, renewal.token, _progress(renewal, now)) for renewal in renewals]
     renewed: dict[str, Renewed] = {}
     workers: set[bytes] = set()
-    is_brief = brief and not transaction.is_watched
-    found = bulk.given(transaction.connection, _RENEW if is_brief else _RENEW_AND_TELL, given, now)
-    if not is_brief:  # a mere renewal is no news, and leaves the update time alone
+    statement = _RENEW_WATCHED if transaction.is_watched else _RENEW
+    found = bulk.given(transaction.connection, statement if brief else _RENEW_AND_TELL, given, now)
+    if transaction.is_watched:
         transaction.tell_changed(row[_ID] for row in found if row[_UPDATE_TIME] == now)
     for row in found:
         job_id, score, worker_id, cancel_reason, *told = row
         workers.add(worker_id)
         standing = None
-        if told and not brief:
-            queue, *numbers = told
-            standing = Standing(job_id, queue, JobState.IN_PROGRESS, score, *numbers)
+        if not brief:
+            update_time, queue, version, revision, attempt, retry_count, create_time, queue_time, finish_time = told
+            standing = Standing(
+                job_id,
+                queue,
+                JobState.IN_PROGRESS,
+                score,
+                version,
+                revision,
+                attempt,
+                retry_count,
+                create_time,
+                update_time,
+                queue_time,
+                finish_time,
+            )
         reason = "" if cancel_reason is None else cancel_reason.decode(errors="replace")
         renewed[job_id] = Renewed(Outcome.OK, max(0, score - now), cancel_reason is not None, reason, standing)
     for worker_id in workers:
