@@ -96,9 +96,7 @@ async def test_a_real_refusal_names_the_field(bench: Bench) -> None:
     assert "job.priority" in caught.value.fields
 
 
-async def test_what_is_not_built_says_so(bench: Bench) -> None:
-    from jobwire.v1.admin_service_pb2 import GetStatsRequest
-
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await bench.client.stubs.admin.GetStats(GetStatsRequest())
-    assert isinstance(errors.from_rpc_error(caught.value), errors.NotBuilt)
+@pytest.mark.parametrize("trailers", [[("jobwire-reason", "NOT_BUILT")], []], ids=["told by us", "told by gRPC"])
+def test_what_is_not_built_says_so(trailers: list[tuple[str, str | bytes]]) -> None:
+    error = errors.from_rpc_error(failed_call(grpc.StatusCode.UNIMPLEMENTED, "not yet", trailers))
+    assert type(error) is errors.NotBuilt
