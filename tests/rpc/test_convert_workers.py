@@ -84,7 +84,6 @@ def test_a_worker_id_made_by_the_server_fits_the_grammar(host: str) -> None:
         (ClaimRequest(wait_timeout=Duration(seconds=-1)), "wait_timeout"),
         (ClaimRequest(worker=worker_pb2.WorkerIdentity(id="a/b")), "worker.id"),
         (ClaimRequest(worker=worker_pb2.WorkerIdentity(session=-1)), "worker.session"),
-        (ClaimRequest(worker=worker_pb2.WorkerIdentity(pid=-1)), "worker.pid"),
         (ClaimRequest(worker=worker_pb2.WorkerIdentity(runtime="\0")), "worker.runtime"),
     ],
 )

@@ -306,8 +306,6 @@ class Reader:
         limits = self.limits
         if session < 0:
             raise invalid("worker.session", "must not be negative")
-        if given.pid < 0:
-            raise invalid("worker.pid", "must not be negative")
         return WorkerInfo(
             id=validate.name("worker.id", given.id or fallback),
             session=session,

@@ -158,7 +158,7 @@ type WorkerIdentity struct {
 	// The machine, for people. At most 256 bytes.
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	// The process on that machine; 0: not told.
-	Pid int64 `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`
+	Pid uint32 `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`
 	// Language and library, such as `python/3.11 jobwire/0.1`. At most 256 bytes.
 	Runtime string `protobuf:"bytes,6,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	// The version of the worker's own program, such as a git revision. At most 256 bytes.
@@ -225,7 +225,7 @@ func (x *WorkerIdentity) GetHost() string {
 	return ""
 }
 
-func (x *WorkerIdentity) GetPid() int64 {
+func (x *WorkerIdentity) GetPid() uint32 {
 	if x != nil {
 		return x.Pid
 	}
@@ -375,7 +375,7 @@ const file_jobwire_v1_worker_proto_rawDesc = "" +
 	"\asession\x18\x02 \x01(\x03R\asession\x12>\n" +
 	"\x06labels\x18\x03 \x03(\v2&.jobwire.v1.WorkerIdentity.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04host\x18\x04 \x01(\tR\x04host\x12\x10\n" +
-	"\x03pid\x18\x05 \x01(\x03R\x03pid\x12\x18\n" +
+	"\x03pid\x18\x05 \x01(\rR\x03pid\x12\x18\n" +
 	"\aruntime\x18\x06 \x01(\tR\aruntime\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +

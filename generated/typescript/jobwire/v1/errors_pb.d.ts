@@ -34,6 +34,8 @@
 //                        SERVER_DRAINING      this server is going away: reconnect
 //   INTERNAL             INTERNAL             a bug in the server; `correlation_id` finds its log line
 //
+// `from`, `to` and `outcome` are names of JobState and AttemptOutcome without their prefix, such as `QUEUED`.
+//
 // After UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED the outcome is unknown: the call may have taken effect. Repeating
 // is safe for a create with an id or a request_id, a settlement (its token), an edit or replay with its etag, a cancel
 // and every read. Every other code means that this call changed nothing.

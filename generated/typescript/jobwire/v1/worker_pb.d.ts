@@ -54,9 +54,9 @@ export declare type WorkerIdentity = Message<"jobwire.v1.WorkerIdentity"> & {
   /**
    * The process on that machine; 0: not told.
    *
-   * @generated from field: int64 pid = 5;
+   * @generated from field: uint32 pid = 5;
    */
-  pid: bigint;
+  pid: number;
 
   /**
    * Language and library, such as `python/3.11 jobwire/0.1`. At most 256 bytes.
