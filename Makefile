@@ -22,7 +22,7 @@ TYPESCRIPT_PLUGINS := $(PLUGINS)/typescript-$(firstword $(shell echo '$(TYPESCRI
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo bench bench-quick bench-peers test browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate clean
+.PHONY: help run demo example bench bench-quick bench-peers test browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ run: $(VENV)/.ready-run  ## serve on SQLite: STORE=sqlite:///jobwire.db LISTEN=1
 
 demo: $(VENV)/.ready-run  ## 2,000 jobs while workers are killed and redeployed: STORE=redis://127.0.0.1:6379
 	@exec $(BIN)/python -m examples.python.demo $(if $(STORE),--store '$(STORE)')
+
+example: $(VENV)/.ready-run  ## a server, a worker, a producer of a language: make example LANGUAGE=go
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec examples/run.sh $(or $(LANGUAGE),python)
 
 bench: $(VENV)/.ready-dev  ## what of the promises holds, twelve minutes: make bench ARGS='--scenario pick-up'
 	@exec $(BIN)/python -m benchmarks $(ARGS)
@@ -48,7 +51,9 @@ bench-peers: $(VENV)/.ready-dev  ## beside other job servers, ten minutes: make 
 
 # A part is told from the whole by having ARGS: it runs in one process, which starts sooner than several. No more than
 # four, each of which starts servers of its own: a container may see many more cores than it gets.
+# The other languages' examples are built beforehand, side by side; what cannot be is skipped by the tests, by name.
 test: $(VENV)/.ready-dev  ## the whole suite, on every core; a part of it: make test ARGS='-k lease'
+	@$(if $(ARGS),,$(BIN)/python -m tests.polyglot.languages)
 	@exec $(BIN)/python -m pytest $(or $(ARGS),--numprocesses auto --maxprocesses 4 --dist worksteal)
 
 # The browser of the tests in tests/web/browser/. Where it cannot be had they are skipped, by name.
@@ -113,7 +118,7 @@ generated-check: $(GENERATOR_READY) $(VENV)/.ready-dev  ## are the committed stu
 	@$(need-typescript); $(call fresh,typescript,stubs-of-typescript,-x package.json -x buf.gen.yaml -x node_modules)
 
 clean:  ## environments and caches; never a database
-	rm -rf $(VENV) $(GENERATOR) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(GENERATOR) build dist examples/java/target examples/typescript/dist examples/typescript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Set-up. A stamp is written when everything before it went well, so an interrupted set-up starts again. Sources are
