@@ -243,6 +243,7 @@ async def test_a_store_that_goes_ends_watches_and_the_next_one_begins_anew(
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(watches, "RECHECK", 0.05)
+    monkeypatch.setattr(watches, "GIVE_UP_AFTER", 0.2)
     await create(wire, "j")
     with monkeypatch.context() as patched:
         async with watching(wire, "j") as seen:

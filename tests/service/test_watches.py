@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.store.making import claim, new_job, put, shove
+from tests.store.making import claim, new_job, put, shove, wish
 
 from jobwire_server.domain import policy
 from jobwire_server.domain.filter import JobFilter
@@ -19,7 +19,7 @@ from jobwire_server.service.admission import Streams
 from jobwire_server.service.watch_events import Event, JobsChanged, JobsRemoved, SnapshotDone, SnapshotStarted
 from jobwire_server.service.watch_stream import Watch
 from jobwire_server.service.watches import WatchService
-from jobwire_server.store.base import Snapshot
+from jobwire_server.store.base import Snapshot, StoreUnavailable
 from jobwire_server.store.sqlite.store import SqliteStore
 
 QUEUES = frozenset({"q", "r"})
@@ -34,9 +34,14 @@ class Counted(SqliteStore):
         self.may_read = asyncio.Event()
         self.may_read.set()
         self.reading = asyncio.Event()
+        self.is_away = False
+        self.refused = asyncio.Event()
 
     async def get(self, job_ids: Sequence[str]) -> Snapshot:
         self.reads.append([*job_ids])
+        if self.is_away:
+            self.refused.set()
+            raise StoreUnavailable("away")
         read = await super().get(job_ids)
         self.reading.set()
         await self.may_read.wait()
@@ -271,6 +276,27 @@ async def test_strangers_are_forgotten_in_time(
         await store.create([new_job(f"j{n}") for n in range(50)])
         await settled(service)
         assert len(service._strangers) == 10
+
+
+async def test_a_watch_outlives_a_short_outage_and_is_told_what_changed_before_it(
+    store: Counted, service: WatchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rereading, "RETRY_AFTER", 0.01)
+    await store.create([new_job("j"), new_job("gone")])
+    async with watching(service, "j", "gone") as by_id, watching(service, wanted=JobFilter()) as everything:
+        store.is_away = True
+        await claim(store, wish(number=2))
+        await store.refused.wait()
+        with pytest.raises(StoreUnavailable):
+            await settled(service)
+        await store.delete([Deletion("gone", 2, None)])
+        await store.caught_up()
+        store.is_away = False
+        await settled(service)
+        for watch in (by_id, everything):
+            events = await told(watch)
+            assert states(events) == [("j", JobState.IN_PROGRESS)]
+            assert events[-1] == JobsRemoved(["gone"])
 
 
 async def test_equal_filters_are_asked_once(store: Counted, service: WatchService) -> None:

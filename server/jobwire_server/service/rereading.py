@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -15,6 +15,8 @@ AT_ONCE: Final = 100
 """Jobs in one read."""
 MAX_DIRTY: Final = 50_000
 """Ids that wait to be read; beyond them nobody can keep up, and a new snapshot is the shorter way."""
+RETRY_AFTER: Final = 0.5
+"""Seconds after which a store that did not answer is asked again."""
 
 log = logging.getLogger("jobwire.watches")
 
@@ -53,7 +55,7 @@ class Rereading:
         self._dirty.clear()
 
     async def settled(self) -> None:
-        """Returns when all that had changed before has been delivered, or given up."""
+        """Returns when all that had changed before has been delivered, or given up. StoreUnavailable: not yet."""
         done = asyncio.get_running_loop().create_future()
         self._settling.append(done)
         self._bell.set()
@@ -70,11 +72,11 @@ class Rereading:
                 await self._round()
             except StoreUnavailable as error:
                 log.warning("watches wait, the store cannot read: %s", error)
-                self.forget()
-                self._give_up()
-            for done in settling:
-                if not done.done():  # whoever waited may have gone
-                    done.set_result(None)
+                _settle(settling, error)
+                self._bell.set()
+                await asyncio.sleep(RETRY_AFTER)
+                continue
+            _settle(settling)
             if had_any:
                 await asyncio.sleep(self._pause)
 
@@ -83,9 +85,23 @@ class Rereading:
         dirty, self._dirty = self._dirty, {}
         while dirty:
             ids = [*islice(dirty, AT_ONCE)]
-            for job_id in ids:
-                del dirty[job_id]
             self._gone.clear()
-            for job in (await self._store.get(ids)).jobs:
-                if job is not None and job.id not in self._gone:
+            try:
+                jobs = (await self._store.get(ids)).jobs
+            except StoreUnavailable:
+                self._dirty = {job_id: None for job_id in dirty if job_id not in self._gone} | self._dirty
+                raise
+            for job_id, job in zip(ids, jobs, strict=True):
+                del dirty[job_id]
+                if job is not None and job_id not in self._gone:
                     self._deliver(job)
+
+
+def _settle(waiting: Sequence[asyncio.Future[None]], error: Exception | None = None) -> None:
+    for done in waiting:
+        if done.done():  # whoever waited may have gone
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)

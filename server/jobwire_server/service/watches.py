@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +28,9 @@ from jobwire_server.store.changes import Changes, Gone
 
 RECHECK: Final = 1.0
 """About how often, in seconds, the store is asked whether all that changed was heard."""
+GIVE_UP_AFTER: Final = 10.0
+"""Seconds without an answer of the store after which watches end. Most outages are shorter, and a watch that outlives
+one misses nothing, or knows it; its client would begin anew."""
 LINGER: Final = 5
 """Rechecks without any watch after which the store need not tell changes any more: callers that wait for one job after
 the other should not have it begin anew each time."""
@@ -147,10 +151,11 @@ class WatchService:
         watch.closed.set()
 
     async def _recheck(self) -> None:
-        idle = 0
+        idle, answered = 0, time.monotonic()
         while True:
             await asyncio.sleep(RECHECK * random.uniform(0.8, 1.2))
             if not self._is_heard:
+                answered = time.monotonic()
                 continue
             idle = 0 if self._watches else idle + 1
             if idle > LINGER:
@@ -161,8 +166,10 @@ class WatchService:
                 await asyncio.gather(self._named.settled(), self._others.settled())
             except (StoreUnavailable, StoreFull) as error:
                 # Nobody knows what changes now. Whoever comes again is answered when the store does.
-                await self._hear_no_more(error)
+                if time.monotonic() >= answered + GIVE_UP_AFTER:
+                    await self._hear_no_more(error)
                 continue
+            answered = time.monotonic()
             for watch in self._watches:
                 watch.calm(now)
 
