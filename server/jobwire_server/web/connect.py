@@ -1,48 +1,28 @@
 """The contract over HTTP, by the Connect protocol: `POST /jobwire.v1.JobService/GetJob` with JSON or protobuf.
 
-https://connectrpc.com/docs/protocol, the unary part without GET. A call passes the same gate as one over gRPC, so
+https://connectrpc.com/docs/protocol, without GET. A call passes the same gate as one over gRPC, so
 parsing, limits, errors and the log are the same; there is no second list of RPCs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
+import json
 import re
 import zlib
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
-from google.protobuf import json_format
-from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from jobwire_server.domain.errors import JobwireError, Reason, too_large
 from jobwire_server.domain.limits import Limits
 from jobwire_server.rpc.interceptors import PROTO, Codec, Gate, Method, Refused
-from jobwire_server.rpc.status import Refusal, refusal
+from jobwire_server.rpc.status import refusal
+from jobwire_server.web.answers import JSON, HttpCaller, error_response, refusal_response
 from jobwire_server.web.protection import is_from_browser
-
-STATUSES: Final[Mapping[str, int]] = {
-    "canceled": 499,
-    "unknown": 500,
-    "invalid_argument": 400,
-    "deadline_exceeded": 504,
-    "not_found": 404,
-    "already_exists": 409,
-    "permission_denied": 403,
-    "resource_exhausted": 429,
-    "failed_precondition": 400,
-    "aborted": 409,
-    "out_of_range": 400,
-    "unimplemented": 501,
-    "internal": 500,
-    "unavailable": 503,
-    "data_loss": 500,
-    "unauthenticated": 401,
-}
-"""Connect's table: the HTTP status of each code."""
+from jobwire_server.web.streaming import Streaming
 
 _TIMEOUT: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 _BODY_TIMEOUT: Final = 30.0
@@ -50,26 +30,16 @@ _BODY_TIMEOUT: Final = 30.0
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
-def _read_json(request_class: type[Message], raw: bytes) -> Message:
-    name = request_class.DESCRIPTOR.name
-    try:
-        return json_format.Parse(raw or b"{}", request_class())
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        says = str(error).partition("\n")[0]  # the rest lists every field there is
-        raise JobwireError(Reason.INVALID_MESSAGE, f"the body is not the JSON of {name}", quoted=says) from error
-
-
-def _write_json(message: Message) -> bytes:
-    # As in the protos and in grpcurl's examples: `job_id`, not `jobId`. Both are read.
-    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None).encode()
-
-
-JSON: Final = Codec(_read_json, _write_json)
 _CODECS: Final = {"application/json": JSON, "application/proto": PROTO}
+"""Of calls that answer once."""
+_STREAMED: Final = {"application/connect+json": JSON, "application/connect+proto": PROTO}
+"""Of those that answer by a stream."""
+_PACKED, _LAST = 1, 2
+"""Flags of an envelope."""
 
 
 class Gateway:
-    """An endpoint for every RPC that answers once."""
+    """An endpoint for every RPC."""
 
     def __init__(self, methods: Mapping[str, Method], gate: Gate, limits: Limits) -> None:
         self._methods = methods
@@ -81,9 +51,10 @@ class Gateway:
         if method is None:
             return error_response("unimplemented", f"there is no RPC at {request.url.path}", status=404)
         content_type = _content_type(request)
-        codec = _CODECS.get(content_type)
+        codecs = _STREAMED if method.is_stream else _CODECS
+        codec = codecs.get(content_type)
         if codec is None:
-            known = ", ".join(_CODECS)
+            known = ", ".join(codecs)
             wrong = error_response("invalid_argument", f"the Content-Type must be one of: {known}", status=415)
             wrong.headers["accept-post"] = known
             return wrong
@@ -92,15 +63,13 @@ class Gateway:
         timeout = request.headers.get("connect-timeout-ms")
         if timeout is not None and not _TIMEOUT.fullmatch(timeout):
             return error_response("invalid_argument", "Connect-Timeout-Ms must be a number of at most ten digits")
+        seconds = None if timeout is None else int(timeout) / 1000
         try:
-            async with asyncio.timeout(None if timeout is None else int(timeout) / 1000):
-                if method.is_stream:
-                    raise _told(
-                        JobwireError(
-                            Reason.NOT_BUILT, f"{method.name} answers by a stream, and that is served over gRPC alone"
-                        )
-                    )
-                body = await self._body(request)
+            if method.is_stream:
+                raw = await self._enveloped(request)
+                return Streaming(method, self._gate, request, raw, _Envelopes(content_type, codec), timeout=seconds)
+            async with asyncio.timeout(seconds):
+                body = await self._body(request, request.headers.get("content-encoding", "identity"))
                 answer = await _unless_gone(request, self._gate.answer(method, body, HttpCaller(request), codec))
         except Refused as refused:
             return refusal_response(refused.refusal)
@@ -110,9 +79,20 @@ class Gateway:
             return error_response("canceled", "the client has gone")
         return Response(answer, media_type=content_type)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _enveloped(self, request: Request) -> bytes:
+        """The one message that a call of a stream sends, in its envelope: flags, length, content. Raises Refused."""
+        body = await self._body(request, "identity")
+        if len(body) < 5 or len(body) != 5 + int.from_bytes(body[1:5]) or body[0] & ~_PACKED:
+            raise _told(JobwireError(Reason.INVALID_MESSAGE, "the body is not one message in its envelope"))
+        message = body[5:]
+        if not body[0] & _PACKED:
+            return message
+        if request.headers.get("connect-content-encoding") != "gzip":
+            raise _told(JobwireError(Reason.NOT_BUILT, "Connect-Content-Encoding must be one of: gzip, identity"))
+        return _unpacked(message, self._limits.receive)
+
+    async def _body(self, request: Request, encoding: str) -> bytes:
         """The whole body, unpacked. Raises Refused."""
-        encoding = request.headers.get("content-encoding", "identity")
         if encoding not in ("identity", "gzip"):
             raise _told(JobwireError(Reason.NOT_BUILT, "Content-Encoding must be one of: gzip, identity"))
         limit = self._limits.receive
@@ -131,42 +111,28 @@ class Gateway:
         return _unpacked(body, limit) if encoding == "gzip" and body else body
 
 
-class HttpCaller:
-    """Whoever sent a request, as the log names it."""
+class _Envelopes:
+    """How Connect writes a stream: each message in an envelope, and a last one that says how it ended."""
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, content_type: str, codec: Codec) -> None:
+        self.codec = codec
+        self.headers = {"content-type": content_type}
 
-    def peer(self) -> str:
-        """As gRPC names peers: kind, address, port."""
-        client = self._request.client
-        return "http" if client is None else f"http:{client.host}:{client.port}"
+    def opening(self) -> bytes:
+        return b""
 
-    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]]:
-        return self._request.headers.items()
+    def message(self, written: bytes) -> bytes:
+        return _envelope(0, written)
 
+    def ending(self, error: Mapping[str, Any] | None) -> bytes:
+        return _envelope(_LAST, json.dumps({} if error is None else {"error": error}).encode())
 
-def error_response(
-    code: str, message: str, *, details: list[dict[str, Any]] | None = None, status: int | None = None
-) -> Response:
-    body: dict[str, Any] = {"code": code, "message": message}
-    if details:
-        body["details"] = details
-    return JSONResponse(body, status_code=STATUSES[code] if status is None else status)
+    def instead(self, _: Mapping[str, Any]) -> None:
+        """Nothing: a client of a stream reads the error from its end."""
 
 
-def refusal_response(told: Refusal) -> Response:
-    code = {"CANCELLED": "canceled"}.get(told.code.name, told.code.name.lower())
-    message = f"{told.message}: {told.quoted}" if told.quoted else told.message
-    return error_response(code, message, details=[_detail(detail) for detail in told.details()])
-
-
-def _detail(detail: Message) -> dict[str, Any]:
-    return {
-        "type": detail.DESCRIPTOR.full_name,
-        "value": base64.b64encode(detail.SerializeToString()).decode().rstrip("="),
-        "debug": json_format.MessageToDict(detail),  # for people; programs read `value`
-    }
+def _envelope(flags: int, content: bytes) -> bytes:
+    return bytes([flags]) + len(content).to_bytes(4) + content
 
 
 def _told(error: JobwireError) -> Refused:

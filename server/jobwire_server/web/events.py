@@ -7,18 +7,17 @@ it is an event named `refused`, the last one.
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from jobwire_server.rpc.interceptors import Gate, Method, Refused
-from jobwire_server.web.connect import JSON, HttpCaller, error_response, refusal_response
+from jobwire_server.rpc.interceptors import Gate, Method
+from jobwire_server.web.answers import JSON, error_answer, error_response
+from jobwire_server.web.streaming import Streaming
 
 _STREAMS: Final = {
     "/events/stats": "/jobwire.v1.AdminService/WatchStats",
@@ -45,66 +44,23 @@ class _Endpoint:
         # A page elsewhere could not read it, but it could hold streams open.
         if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return error_response("permission_denied", "events are for pages of this server")
-        return _Stream(self._method, self._gate, request)
+        raw = request.query_params.get("request", "").encode()
+        return Streaming(self._method, self._gate, request, raw, _Events())
 
 
-class _Stream(Response):
-    """Begins when the service has accepted the watch, and ends with it, or when the client goes."""
+class _Events:
+    codec = JSON
+    headers: ClassVar = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 
-    def __init__(self, method: Method, gate: Gate, request: Request) -> None:
-        self.background = None
-        self._method = method
-        self._gate = gate
-        self._request = request
+    def opening(self) -> bytes:
+        return _RETRY
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        feeding = asyncio.ensure_future(self._feed(scope, receive, send))
-        leaving = asyncio.ensure_future(_left(receive))
-        try:
-            await asyncio.wait([feeding, leaving], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            feeding.cancel()
-            await asyncio.wait([feeding])
-        if not feeding.cancelled():
-            feeding.result()
-
-    async def _feed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        listener = _Listener(self._request, self._method.response_class, send)
-        raw = self._request.query_params.get("request", "").encode()
-        try:
-            await self._gate.feed(self._method, raw, listener, JSON)
-        except Refused as refused:
-            answer = refusal_response(refused.refusal)
-            if not listener.has_begun:
-                return await answer(scope, receive, send)
-            await listener.tell(b"event: refused\ndata: %b\n\n" % bytes(answer.body))
-        return await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-class _Listener(HttpCaller):
-    """Stands where gRPC's context stands: what a service writes goes out as an event."""
-
-    def __init__(self, request: Request, response_class: type[Message], send: Send) -> None:
-        super().__init__(request)
-        self._response_class = response_class
-        self._send = send
-        self.has_begun = False
-
-    async def send_initial_metadata(self, _: Any, /) -> None:
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        self.has_begun = True
-        await self.tell(_RETRY)
-
-    async def write(self, message: bytes, /) -> None:
+    def message(self, written: bytes) -> bytes:
         # JSON of one line: a line break inside a text is escaped there.
-        await self.tell(b"data: %b\n\n" % JSON.write(self._response_class.FromString(message)))
+        return b"data: %b\n\n" % written
 
-    async def tell(self, event: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": event, "more_body": True})
+    def ending(self, error: Mapping[str, Any] | None) -> bytes:
+        return b"" if error is None else b"event: refused\ndata: %b\n\n" % json.dumps(error).encode()
+
+    def instead(self, error: Mapping[str, Any]) -> Response:
+        return error_answer(error)
