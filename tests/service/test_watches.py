@@ -155,6 +155,23 @@ async def test_one_who_has_missed_too_much_gets_a_new_snapshot(
         assert {id for id, _ in states(events)} == {f"j{n}" for n in range(50)}
 
 
+async def test_a_snapshot_comes_to_its_end_however_much_changes_meanwhile(
+    store: Counted, service: WatchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_stream, "MAX_PENDING", 10)
+    monkeypatch.setattr(watch_stream, "AT_ONCE", 10)
+    await store.create([new_job(f"j{n}") for n in range(30)])
+    watch = await service.open(wanted=JobFilter())
+    events = [await watch.next(), await watch.next()]
+    await claim(store, wish(number=20))
+    await settled(service)
+    events += await told(watch)
+    marks = [type(event) for event in events if not isinstance(event, JobsChanged)]
+    assert marks == [SnapshotStarted, SnapshotDone] * 2
+    assert {id for id, _ in states(events[: events.index(SnapshotStarted(), 1)])} == {f"j{n}" for n in range(30)}
+    service.close(watch)
+
+
 async def test_when_more_changes_than_can_be_read_those_who_watch_by_filter_get_a_new_snapshot(
     store: Counted, service: WatchService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

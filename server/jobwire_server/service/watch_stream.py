@@ -145,15 +145,16 @@ class Watch:
         if self._last:
             self._last, last, self._last_bytes = {}, self._last, 0
             return JobsChanged([*last.values()])
-        if self._needs_snapshot:
-            self._needs_snapshot = False
-            self._snapshot = self._take_snapshot()
-            return SnapshotStarted()
         if self._snapshot is not None:
+            # To its end, also when a further one is needed: of very many jobs none would ever be whole otherwise.
             event = await anext(self._snapshot)
             if isinstance(event, SnapshotDone):
                 self._snapshot = None
             return event
+        if self._needs_snapshot:
+            self._needs_snapshot = False
+            self._snapshot = self._take_snapshot()
+            return SnapshotStarted()
         if self._changed:
             return await self._take_changed()
         if self._removed:

@@ -138,7 +138,8 @@ type JobServiceClient interface {
 	// request_id stays remembered for its 24 hours.
 	DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
 	// Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
-	// when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered. A read.
+	// when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered.
+	// TOO_MANY_STREAMS: it counts as one while it waits. A read.
 	WaitJob(ctx context.Context, in *WaitJobRequest, opts ...grpc.CallOption) (*WaitJobResponse, error)
 	// A snapshot, a marker, then changes until the caller cancels. Tells states, not events: versions in between may be
 	// merged, the latest always arrives and the end of a job is never missed, whichever server did it. Compare
@@ -450,7 +451,8 @@ type JobServiceServer interface {
 	// request_id stays remembered for its 24 hours.
 	DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
 	// Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
-	// when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered. A read.
+	// when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered.
+	// TOO_MANY_STREAMS: it counts as one while it waits. A read.
 	WaitJob(context.Context, *WaitJobRequest) (*WaitJobResponse, error)
 	// A snapshot, a marker, then changes until the caller cancels. Tells states, not events: versions in between may be
 	// merged, the latest always arrives and the end of a job is never missed, whichever server did it. Compare

@@ -305,7 +305,8 @@ class JobServiceServicer(object):
 
     def WaitJob(self, request, context):
         """Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
-        when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered. A read.
+        when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered.
+        TOO_MANY_STREAMS: it counts as one while it waits. A read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

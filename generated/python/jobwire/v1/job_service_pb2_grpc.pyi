@@ -140,7 +140,8 @@ class JobServiceStub:
     """
     WaitJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.WaitJobRequest, _job_service_pb2.WaitJobResponse]
     """Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
-    when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered. A read.
+    when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered.
+    TOO_MANY_STREAMS: it counts as one while it waits. A read.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
     """A snapshot, a marker, then changes until the caller cancels. Tells states, not events: versions in between may be
@@ -261,7 +262,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     WaitJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.WaitJobRequest, _job_service_pb2.WaitJobResponse]  # type: ignore[assignment]
     """Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
-    when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered. A read.
+    when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered.
+    TOO_MANY_STREAMS: it counts as one while it waits. A read.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
     """A snapshot, a marker, then changes until the caller cancels. Tells states, not events: versions in between may be
@@ -481,7 +483,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.WaitJobResponse, _abc.Awaitable[_job_service_pb2.WaitJobResponse]]:
         """Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
-        when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered. A read.
+        when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered.
+        TOO_MANY_STREAMS: it counts as one while it waits. A read.
         """
 
     @_abc_1.abstractmethod

@@ -2043,7 +2043,8 @@ export declare const JobService: GenService<{
   },
   /**
    * Answers once the job has ended, or with the current job when `timeout` has passed; both are OK. JOB_NOT_FOUND, also
-   * when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered. A read.
+   * when the job goes while waiting: with a retention of 0 wait before it ends, and its last state is answered.
+   * TOO_MANY_STREAMS: it counts as one while it waits. A read.
    *
    * @generated from rpc jobwire.v1.JobService.WaitJob
    */
