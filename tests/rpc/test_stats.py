@@ -233,3 +233,10 @@ async def test_a_watch_that_ended_frees_its_place(wire: Wire) -> None:
     async with asyncio.timeout(FOREVER):
         while streams.count:
             await wire.app.store.ping()
+
+
+async def test_the_server_tells_schema_and_size_of_its_store(wire: Wire) -> None:
+    store = (await wire.admin.GetServerInfo(api.GetServerInfoRequest())).store
+    assert store.schema_version > 0
+    assert store.used_bytes > 0
+    assert (store.client_count > 0) is (store.engine != "sqlite")
