@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import pytest
 import pytest_asyncio
@@ -33,6 +34,14 @@ _WATCH: Final = """
     addEventListener("securitypolicyviolation", (event) =>
         console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
 """
+_STICKING_OUT: Final = """() => {
+    const { clientWidth, scrollWidth } = document.documentElement;
+    return [...document.querySelectorAll("body *")]
+        .filter((each) => !each.closest("nav, pre, .hidden, thead"))
+        .filter((each) => each.getBoundingClientRect().right > clientWidth + 1)
+        .concat(scrollWidth > clientWidth ? [document.body] : [])
+        .map((each) => `${each.tagName}.${each.className}`);
+}"""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -116,19 +125,17 @@ class Dashboard:
     async def open(self, path: str = "") -> None:
         """Such as `queues/mail?state=FAILED`; returns when it shows what it is of."""
         await self.page.goto(f"{self.url}/#/{path}")
-        await self.settled()
-
-    async def settled(self) -> None:
-        await self.page.get_by_role("heading", level=1).wait_for()
-        await self.page.locator(".loading").wait_for(state="detached")
+        where = unquote(path.partition("?")[0], errors="strict")
+        await expect(self.page.get_by_role("main")).to_have_attribute("data-path", where)
+        await expect(self.page.locator(".loading")).to_have_count(0)
 
     def button(self, name: str, within: Locator | None = None) -> Locator:
         return (within or self.page).get_by_role("button", name=name, exact=True)
 
     @property
     def rows(self) -> Locator:
-        """Of the table, its head left out."""
-        return self.page.locator("tbody tr")
+        """Of the table, its head left out; none while it still shows the page before."""
+        return self.page.locator("table:not([aria-busy=true]) tbody tr")
 
     def row(self, name: str) -> Locator:
         return self.page.get_by_role("row").filter(has=self.page.get_by_role("rowheader").filter(has_text=name))
@@ -145,9 +152,9 @@ class Dashboard:
     async def shows(self, text: str) -> None:
         await self.page.get_by_role("main").get_by_text(text).first.wait_for()
 
-    async def width(self) -> int:
-        """Of what can be scrolled to."""
-        found: int = await self.page.evaluate("document.scrollingElement.scrollWidth")
+    async def sticking_out(self) -> list[str]:
+        """What reaches beyond the right edge, but for what scrolls by itself; first of all the page as a whole."""
+        found: list[str] = await self.page.evaluate(_STICKING_OUT)
         return found
 
     def _heard(self, message: ConsoleMessage) -> None:

@@ -45,7 +45,7 @@ function App() {
       <${Theme} />
     </header>
     <${Connection} />
-    <main id="main" ref=${main} tabindex="-1">
+    <main id="main" ref=${main} tabindex="-1" data-path=${where}>
       ${page
         ? html`<${page[2](second)} key=${where} name=${second} query=${query} />`
         : html`<h1>There is no such page</h1><p><a href="#/">Back to the overview</a></p>`}

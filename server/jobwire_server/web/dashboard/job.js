@@ -40,7 +40,7 @@ function Shown({ job, line }) {
   const why = explain(job, line);
   const labels = Object.entries(job.labels ?? {});
   return html`
-    <section class="why card ${stateOf(job).toLowerCase()}" data-reasons=${why.reasons.join()} aria-live="polite">
+    <section class="why card ${stateOf(job).toLowerCase()}" data-reasons=${why.reasons.join()}>
       <p class="said"><${Text}>${why.said}<//></p>
       <p class="next"><${Text}>${why.next}<//></p>
       ${job.progress && stateOf(job) === "IN_PROGRESS" && html`<${Progress} progress=${job.progress} />`}

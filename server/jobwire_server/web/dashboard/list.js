@@ -1,6 +1,6 @@
 // Jobs that match a filter, page by page, and the form that says which.
 
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { call } from "./api.js";
 import { secondsSince, span, stateOf } from "./format.js";
 import { useLive } from "./live.js";
@@ -60,15 +60,18 @@ export function JobList({ filter, empty, hasQueue = true, hasState = false }) {
   const { value, error } = useLive(`list ${key} ${token}`, () =>
     call("JobService/ListJobs", { filter, page_size: PAGE, page_token: token }),
   );
+  const before = useRef(null); // the page that stays until the next one is there
+  if (value) before.current = { key, value };
   useEffect(() => scrollTo(0, 0), [token]);
   if (error) return html`<${Failure} error=${error} />`;
-  if (!value) return html`<${Loading} />`;
-  const jobs = value.jobs ?? [];
-  const more = value.next_page_token ?? "";
+  const shown = value ?? (before.current?.key === key ? before.current.value : null);
+  if (!shown) return html`<${Loading} />`;
+  const jobs = shown.jobs ?? [];
+  const more = value?.next_page_token ?? "";
   const turn = (next) => setPlace({ key, tokens: next });
   return html`
     ${jobs.length
-      ? html`<table class="stacked jobs">
+      ? html`<table class="stacked jobs" aria-busy=${String(!value)}>
           <thead>
             <tr>
               <th>Job</th>${hasState && html`<th>State</th>`}${hasQueue && html`<th>Queue</th>`}<th>Type</th>
@@ -82,7 +85,7 @@ export function JobList({ filter, empty, hasQueue = true, hasState = false }) {
         : empty}
     ${(tokens.length > 1 || more) &&
     html`<nav class="pages" aria-label="Pages of jobs">
-      <button type="button" disabled=${tokens.length < 2} onClick=${() => turn(tokens.slice(0, -1))}>← Back</button>
+      <button type="button" disabled=${!value || tokens.length < 2} onClick=${() => turn(tokens.slice(0, -1))}>← Back</button>
       <span class="quiet">Page ${tokens.length}</span>
       <button type="button" disabled=${!more} onClick=${() => turn([...tokens, more])}>Next →</button>
     </nav>`}

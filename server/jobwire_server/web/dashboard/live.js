@@ -21,7 +21,6 @@ class Source {
     this.events = null;
     this.latest = null;
     this.timer = 0;
-    document.addEventListener("visibilitychange", () => this.heed());
   }
 
   static listen(url, listener) {
@@ -43,6 +42,7 @@ class Source {
     this.events?.close();
     this.events = null;
     this.latest = null;
+    if (!this.listeners.size) sources.delete(this.url);
     if (!isWanted) return;
     const events = new EventSource(this.url);
     this.events = events;
@@ -62,6 +62,10 @@ class Source {
     });
   }
 }
+
+document.addEventListener("visibilitychange", () => {
+  for (const each of [...sources.values()]) each.heed();
+});
 
 // Whether the server answers, for the banner: {since} while it does not, null while it does.
 let away = null;
