@@ -86,6 +86,10 @@ async def work(told: dict[str, Any]) -> None:
     @worker.handler("hold")
     async def hold(context: JobContext) -> None:
         await context.report(0.5, "half way")
+        await mute(context)
+
+    @worker.handler("mute")
+    async def mute(context: JobContext) -> None:
         tell(event="holding", job=context.job.id)
         try:
             await finish.wait()

@@ -36,14 +36,14 @@ handle() {
       ;;
     flaky) (($(jq .attempt <<<"$job") > 1)) || { echo "told to fail" >&2; return 1; } ;;
     doomed) echo DOOMED >"$LEASE/code"; echo "told to fail for good" >&2; return 65 ;;
-    hold) hold ;;
+    hold) report 0.5 "half way"; hold ;;
+    mute) hold ;;
     *) return 64 ;;
   esac
 }
 
 hold() {
   trap 'tell --arg job "$JOB_ID" --arg cause "$(cat "$LEASE/cause")" "{event: \"stopped\", \$job, \$cause}" >&5; exit 1' TERM
-  report 0.5 "half way"
   tell --arg job "$JOB_ID" '{event: "holding", $job}' >&5
   until [[ -e $FINISH ]]; do sleep 0.05; done
 }

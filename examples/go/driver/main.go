@@ -201,7 +201,13 @@ func workOn(conn *grpc.ClientConn, told work, lines *bufio.Reader) {
 		"doomed": seen(func(context.Context, *jobworker.Job) (*pb.Payload, error) {
 			return nil, &jobworker.PermanentError{Code: "DOOMED", Message: "told to fail for good"}
 		}),
-		"hold": seen(func(ctx context.Context, job *jobworker.Job) (*pb.Payload, error) { return hold(ctx, job, finish) }),
+		"hold": seen(func(ctx context.Context, job *jobworker.Job) (*pb.Payload, error) {
+			if err := job.Report(ctx, 0.5, "half way"); err != nil {
+				return nil, err
+			}
+			return hold(ctx, job, finish)
+		}),
+		"mute": seen(func(ctx context.Context, job *jobworker.Job) (*pb.Payload, error) { return hold(ctx, job, finish) }),
 	}
 	go func() { // the next line is the word to finish, or the end of the test
 		if _, err := lines.ReadBytes('\n'); err == nil {
@@ -221,9 +227,6 @@ func seen(handler jobworker.Handler) jobworker.Handler {
 }
 
 func hold(ctx context.Context, job *jobworker.Job, finish <-chan struct{}) (*pb.Payload, error) {
-	if err := job.Report(ctx, 0.5, "half way"); err != nil {
-		return nil, err
-	}
 	tell(map[string]any{"event": "holding", "job": job.GetId()})
 	select {
 	case <-finish:

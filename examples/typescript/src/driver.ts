@@ -68,7 +68,11 @@ async function work(told: Omit<Options, "handlers">, finish: Promise<unknown>): 
       doomed: seen(async () => {
         throw new PermanentError("DOOMED", "told to fail for good");
       }),
-      hold: seen((run) => hold(run, finish)),
+      hold: seen(async (run) => {
+        await run.report(0.5, "half way");
+        await hold(run, finish);
+      }),
+      mute: seen((run) => hold(run, finish)),
     },
     onSettled: (job, change, reason) => tell({ event: "settled", job: job.id, verb: change.case, reason }),
   });
@@ -80,8 +84,7 @@ async function work(told: Omit<Options, "handlers">, finish: Promise<unknown>): 
   }
 }
 
-async function hold({ job, signal, report }: Run, finish: Promise<unknown>): Promise<void> {
-  await report(0.5, "half way");
+async function hold({ job, signal }: Run, finish: Promise<unknown>): Promise<void> {
   tell({ event: "holding", job: job.id });
   await Promise.race([finish, signal.aborted || once(signal, "abort")]);
   if (!signal.aborted) return;

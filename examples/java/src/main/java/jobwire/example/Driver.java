@@ -127,7 +127,11 @@ public final class Driver {
                         "echo", seen(run -> run.job().getPayload()),
                         "flaky", seen(Driver::flaky),
                         "doomed", seen(Driver::doomed),
-                        "hold", seen(run -> hold(run, finish))));
+                        "hold", seen(run -> {
+                            run.report(0.5, "half way");
+                            return hold(run, finish);
+                        }),
+                        "mute", seen(run -> hold(run, finish))));
         JobWorker worker = new JobWorker(channel, options, (update, reason) -> {
             String verb = update.getChangeCase().name().toLowerCase(Locale.ROOT);
             tell(event("settled", "job", update.getJobId(), "verb", verb, "reason", reason));
@@ -180,7 +184,6 @@ public final class Driver {
     }
 
     private static Payload hold(Run run, CountDownLatch finish) throws InterruptedException {
-        run.report(0.5, "half way");
         tell(event("holding", "job", run.job().getId()));
         try {
             finish.await();
