@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jobwire_server.config import Config, ConfigError, is_loopback
@@ -14,6 +15,7 @@ from jobwire_server.rpc.convert import Reader
 from jobwire_server.rpc.job_service import JobServicer
 from jobwire_server.rpc.queue_service import QueueServicer
 from jobwire_server.rpc.server import Server
+from jobwire_server.rpc.webhooks import WebhookReader, read_word, word_submission
 from jobwire_server.rpc.worker_service import WorkerServicer
 from jobwire_server.service.admission import Streams
 from jobwire_server.service.by_filter import JobsByFilter
@@ -22,8 +24,12 @@ from jobwire_server.service.jobs import JobService
 from jobwire_server.service.listings import Listings
 from jobwire_server.service.maintenance import Maintenance
 from jobwire_server.service.queues import QueueService
+from jobwire_server.service.receivers import Receivers
+from jobwire_server.service.signing import BadSecrets, Secrets
 from jobwire_server.service.stats import StatsService
 from jobwire_server.service.watches import WatchService
+from jobwire_server.service.webhooks import Webhooks
+from jobwire_server.service.words import words
 from jobwire_server.service.workers import WorkerService
 from jobwire_server.store.base import CannotOpen
 from jobwire_server.store.examination import Inspection
@@ -57,15 +63,24 @@ class App:
         self._store = open_store(config.store)
         self._store.timed = step_timer(self._store.steps, metrics)
         self.store = store = measured(self._store, metrics)
-        self._maintenance = Maintenance(store)
+        receivers = Receivers(config.webhook_networks)
+        try:
+            secrets = Secrets(Path(config.webhook_secrets) if config.webhook_secrets else None)
+        except BadSecrets as error:
+            raise ConfigError(f"--webhook-secrets: {error}") from error
+        bring = words(word_submission)
+        self._maintenance = Maintenance(store, bring=bring)
         streams = Streams(config.limits, metrics)
-        self._claims = ClaimService(store, streams=streams, expired_seen=self._maintenance.ring, metrics=metrics)
+        self._claims = ClaimService(
+            store, streams=streams, expired_seen=self._maintenance.ring, bring=bring, metrics=metrics
+        )
         self._watches = WatchService(store, streams=streams)
         self._stats = StatsService(store, streams=streams)
-        jobs = JobService(store, acknowledged=self._claims.acknowledged, metrics=metrics)
-        by_filter = JobsByFilter(store)
+        jobs = JobService(store, acknowledged=self._claims.acknowledged, bring=bring, metrics=metrics)
+        by_filter = JobsByFilter(store, bring=bring)
+        self._webhooks = Webhooks(store, jobs, read=read_word, secrets=secrets, receivers=receivers)
         workers = WorkerService(store, acknowledged=self._claims.acknowledged, metrics=metrics)
-        reader = Reader(config.limits, now=lambda: time.time_ns() // 1000)
+        reader = Reader(config.limits, now=lambda: time.time_ns() // 1000, webhooks=WebhookReader(secrets, receivers))
         self._server = Server(
             [
                 JobServicer(
@@ -127,7 +142,7 @@ class App:
             await self._store.close()
             raise
         self._background = [
-            asyncio.create_task(part.run()) for part in (self._claims, self._watches, self._maintenance)
+            asyncio.create_task(part.run()) for part in (self._claims, self._watches, self._maintenance, self._webhooks)
         ]
         self.address = _with_port(self._config.listen, port)
         return self.address
@@ -148,7 +163,8 @@ class App:
             self._web.begin_drain()
         try:
             async with asyncio.timeout_at(deadline):
-                await asyncio.gather(self._claims.drain(), self._watches.drain(), self._stats.drain())
+                parts = (self._claims, self._watches, self._stats, self._webhooks)
+                await asyncio.gather(*(part.drain() for part in parts))
         except TimeoutError:
             log.warning("some streams did not end within %g s: cut off", self._config.drain_timeout)
         await self._server.stop(max(deadline - loop.time(), 0))
@@ -158,6 +174,7 @@ class App:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._webhooks.finish()
         await self._store.close()
         if self._traces is not None:
             await asyncio.to_thread(self._traces.end)

@@ -99,6 +99,23 @@ _store_option = click.option(
     help="What calls under way are given at the end. A second Ctrl-C gives nothing.",
 )
 @click.option(
+    "--webhook-secrets",
+    envvar="JOBWIRE_WEBHOOK_SECRETS",
+    type=click.Path(dir_okay=False),
+    default="",
+    show_envvar=True,
+    metavar="FILE",
+    help="Signing secrets of webhooks, in TOML: docs/webhooks.md.",
+)
+@click.option(
+    "--webhook-allow",
+    envvar="JOBWIRE_WEBHOOK_ALLOW",
+    default="",
+    show_envvar=True,
+    metavar="NETWORKS",
+    help="Networks that webhooks may reach beside the public addresses, such as 10.0.0.0/8,127.0.0.1.",
+)
+@click.option(
     "--log-level",
     envvar="JOBWIRE_LOG_LEVEL",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
@@ -124,6 +141,8 @@ def serve(
     insecure: bool,
     reflection: bool | None,
     drain_timeout: float,
+    webhook_secrets: str,
+    webhook_allow: str,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -145,6 +164,8 @@ def serve(
             insecure=insecure,
             reflection=reflection,
             drain_timeout=drain_timeout,
+            webhook_secrets=webhook_secrets,
+            webhook_allow=webhook_allow,
         )
         if config.processes > 1:
             from jobwire_server.processes import serve_by_many  # it forks, so it comes before anything of gRPC's

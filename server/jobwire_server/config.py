@@ -33,6 +33,10 @@ class Config:
     """None = on where only this machine can reach the server."""
     drain_timeout: float = 10.0
     """Seconds that calls under way are given when the server stops."""
+    webhook_secrets: str = ""
+    """A TOML file of signing secrets; empty = there are none."""
+    webhook_allow: str = ""
+    """Networks, with commas between them, that webhooks may reach beside the public addresses."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -42,6 +46,7 @@ class Config:
             raise ConfigError(
                 f"--processes {self.processes}: a SQLite file belongs to one process; several share a Redis or Valkey"
             )
+        _ = self.webhook_networks  # looked at, they are checked
         http = self.http_address
         if self.is_open and not self.insecure:
             raise ConfigError(
@@ -72,6 +77,14 @@ class Config:
         if port > 65535 - HTTP_ABOVE:
             raise ConfigError(f"--listen {self.listen}: there is no port {port + HTTP_ABOVE} for HTTP; say --http too")
         return f"{host}:{port + HTTP_ABOVE if port else 0}"
+
+    @property
+    def webhook_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """Raises ConfigError."""
+        try:
+            return [ipaddress.ip_network(each.strip()) for each in self.webhook_allow.split(",") if each.strip()]
+        except ValueError as error:
+            raise ConfigError(f"--webhook-allow: {error}; expected networks such as 10.0.0.0/8,127.0.0.1") from error
 
     @property
     def serves_reflection(self) -> bool:

@@ -72,6 +72,8 @@ def full_submission() -> job_pb2.Job:
         retention=lasting(0),
         schedule_time=at(NOW + 5),
         expire_time=at(NOW + 6),
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        webhook=job_pb2.Webhook(url="https://example.org/hook?a=b", events=[job_pb2.WEBHOOK_EVENT_FAILED]),
     )
 
 

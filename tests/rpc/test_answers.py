@@ -39,12 +39,12 @@ from jobwire_server.service.claim_stream import ClaimStream
 
 def test_every_submitted_field_comes_back_as_it_was_sent() -> None:
     sent = full_submission()
-    assert {field.name for field, _ in sent.ListFields()} == SUBMITTED - {"webhook"}
+    assert {field.name for field, _ in sent.ListFields()} == SUBMITTED
 
     new = reader.new_job(CreateRequest(job=sent))
     answered = job_message(stored(new))
 
-    for name in SUBMITTED - {"webhook"}:
+    for name in SUBMITTED:
         assert answered.HasField(cast("Any", name)) if sent.DESCRIPTOR.fields_by_name[name].has_presence else True
         assert getattr(answered, name) == getattr(sent, name), name
 
@@ -76,9 +76,8 @@ def test_every_field_of_a_running_job_reaches_the_wire() -> None:
     message = job_message(job)
 
     only_once_ended = {"finish_time", "purge_time"}
-    not_built = {"webhook"}
     missing = {field.name for field in message.DESCRIPTOR.fields} - {field.name for field, _ in message.ListFields()}
-    assert missing == only_once_ended | not_built
+    assert missing == only_once_ended
     assert message.state == job_pb2.JOB_STATE_IN_PROGRESS
     assert (message.version, message.etag, message.fence, message.attempt) == (12, job.etag, 99, 4)
     assert message.lease == job_pb2.Lease(worker_id="w1", expire_time=at(NOW + 7), acknowledged=True)

@@ -39,7 +39,7 @@ from jobwire_client.errors import (
     WorkerNotFound,
 )
 from jobwire_client.hooks import Ended, Settled
-from jobwire_client.models import EditFields, FilterFields, JobFields, QueueSettings, new_job, state_name
+from jobwire_client.models import EditFields, FilterFields, JobFields, QueueSettings, new_job, state_name, webhook
 from jobwire_client.worker import Worker
 
 __all__ = [
@@ -97,4 +97,5 @@ __all__ = [
     "WorkerNotFound",
     "new_job",
     "state_name",
+    "webhook",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from jobwire.v1.job_pb2 import Job, JobFilter, JobState, RetryPolicy
+from jobwire.v1.job_pb2 import Job, JobFilter, JobState, RetryPolicy, Webhook, WebhookEvent
 from jobwire.v1.job_service_pb2 import CreateJobRequest, EditJob
 from jobwire.v1.queue_pb2 import Queue
 from jobwire.v1.queue_service_pb2 import UpdateQueueRequest
@@ -35,6 +35,7 @@ Told: TypeAlias = "Callable[[int], object]"
 
 _PREFIX: Final = "JOB_STATE_"
 _WORKER_PREFIX: Final = "WORKER_STATE_"
+_EVENT_PREFIX: Final = "WEBHOOK_EVENT_"
 _DIRECTIVE_PREFIX: Final = "WORKER_DIRECTIVE_"
 
 Request = TypeVar("Request", bound=Message)
@@ -42,6 +43,7 @@ Request = TypeVar("Request", bound=Message)
 _SCALARS: Final = frozenset({"type", "id", "queue", "user_id", "priority"})
 _MESSAGES: Final[Mapping[str, Callable[[Any], Message]]] = {
     "retry_policy": lambda policy: policy,
+    "webhook": lambda hook: hook,
     "schedule_time": to_timestamp,
     "expire_time": to_timestamp,
     "execution_timeout": to_duration,
@@ -62,6 +64,8 @@ class JobFields(TypedDict, total=False):
     execution_timeout: float | timedelta
     retention: float | timedelta
     retry_policy: RetryPolicy
+    webhook: Webhook
+    """Made by `webhook`."""
 
 
 class EditFields(TypedDict, total=False):
@@ -109,6 +113,20 @@ def new_job(type: str = "", payload: Body = None, **fields: Unpack[JobFields]) -
     job = Job()
     _fill_new(job, {"type": type, "payload": payload, **fields})
     return job
+
+
+def webhook(url: str, *, events: Sequence[str] = (), secret_ref: str = "") -> Webhook:
+    """A callback for `create`: a POST of the job, when it has ended in one of these ways, or in any.
+
+    events: COMPLETED, FAILED, CANCELED, EXPIRED. secret_ref: the name of a signing secret of the server's.
+
+    >>> job = new_job("report", webhook=webhook("https://example.org/hook", events=["FAILED"], secret_ref="mine"))
+    >>> job.webhook.secret_ref
+    'mine'
+    """
+    return Webhook(
+        url=url, events=[WebhookEvent.Value(_EVENT_PREFIX + event) for event in events], secret_ref=secret_ref
+    )
 
 
 def create_request(type: str, payload: Body, request_id: str, fields: JobFields) -> CreateJobRequest:

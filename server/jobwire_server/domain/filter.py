@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from jobwire_server.domain.job import Job, JobState
+from jobwire_server.domain.webhook import is_reserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +45,16 @@ class JobFilter:
     def may_match(self, queue: str, type: str, user_id: str, create_time: int) -> bool:
         """Whether a job with these, which never change, matches in some state and with some labels."""
         return (
-            (not self.queues or queue in self.queues)
+            self.names(queue)
             and (not self.user_id or user_id == self.user_id)
             and (not self.types or type in self.types)
             and (self.created_from is None or create_time >= self.created_from)
             and (self.created_before is None or create_time < self.created_before)
         )
+
+    def names(self, queue: str) -> bool:
+        """Jobs of that queue are meant; of the server's own only where they are asked for."""
+        return queue in self.queues if self.queues else not is_reserved(queue)
 
     def within(self, states: frozenset[JobState]) -> JobFilter | None:
         """Narrowed to these states; None when that leaves none."""

@@ -24,6 +24,11 @@ def complete(job_id: str, token: bytes, result: bytes | None) -> Completion:
     return Completion(job_id, token, result, new_operation())
 
 
+def complete_as_read(job: Job, completion: Completion) -> Move:
+    """The same, decided from the job as it was read: of its end somebody is to be told, and that takes knowing it."""
+    return replace(completion.as_move(), guard=Guard.as_read(job, token=completion.token))
+
+
 def fail(
     job: Job,
     token: bytes,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jobwire.v1 import job_pb2, job_service_pb2, worker_pb2, worker_service_pb2
 from jobwire_server.domain import policy
 from jobwire_server.domain.change import Change, Edit, Fail, Release, Report
-from jobwire_server.domain.errors import JobwireError, Reason, invalid
+from jobwire_server.domain.errors import invalid
 from jobwire_server.domain.job import DEFAULT_PRIORITY, DEFAULT_QUEUE, SECOND, JobError, NewJob, RetryPolicy
 from jobwire_server.domain.limits import Limits
 from jobwire_server.domain.move import JobChanges
@@ -21,8 +21,11 @@ from jobwire_server.domain.queue import MAX_PRIORITY, MIN_PRIORITY
 from jobwire_server.domain.worker import WorkerInfo
 from jobwire_server.rpc import validate
 from jobwire_server.rpc.ids import JobIds, worker_id
+from jobwire_server.rpc.webhooks import WebhookReader
 from jobwire_server.service.claim_events import ClaimSpec
 from jobwire_server.service.jobs import RecoverRequest
+from jobwire_server.service.receivers import Receivers
+from jobwire_server.service.signing import Secrets
 from jobwire_server.store.base import Renewal
 
 _DEFAULT_RETRY: Final = RetryPolicy()
@@ -42,6 +45,8 @@ EDITABLE: Final = (
 )
 SUBMISSION: Final = frozenset({"payload", "http", "labels", "traceparent"})
 """Fields of Job that are stored as they come."""
+STORED: Final = SUBMISSION | {"webhook"}
+"""The same, and that of which the store has to know as well."""
 SUBMITTED: Final = SUBMISSION | {*EDITABLE, "id", "queue", "type", "user_id", "webhook", "execution_timeout"}
 """Fields of Job that a create may set; all others are output only."""
 
@@ -49,9 +54,11 @@ SUBMITTED: Final = SUBMISSION | {*EDITABLE, "id", "queue", "type", "user_id", "w
 class Reader:
     """Reads requests. `now` tells the microseconds since 1970: what a create's times are compared with."""
 
-    def __init__(self, limits: Limits, *, now: Callable[[], int]) -> None:
+    def __init__(self, limits: Limits, *, now: Callable[[], int], webhooks: WebhookReader | None = None) -> None:
+        """`webhooks`: by default there are no signing secrets, and public addresses only."""
         self.limits = limits
         self.now = now
+        self._webhooks = webhooks or WebhookReader(Secrets(), Receivers())
         self._ids = JobIds()
 
     def new_job(self, request: job_service_pb2.CreateJobRequest, *, principal: str = "") -> NewJob:
@@ -60,8 +67,6 @@ class Reader:
         given = {field.name for field, _ in job.ListFields()}
         if not given <= SUBMITTED:
             raise invalid(f"job.{min(given - SUBMITTED)}", "is output only: the server sets it")
-        if "webhook" in given:
-            raise _no_webhook("job")
         # Of the request as it came: what this server does not know yet belongs to it, but is not stored. Who gave it no
         # name cannot send it again, so that it is like no other.
         digest = b""
@@ -90,7 +95,7 @@ class Reader:
         if "id" in given:
             asked["id"] = validate.job_id("job.id", job.id)
         if "queue" in given:
-            asked["queue"] = validate.name("job.queue", job.queue)
+            asked["queue"] = validate.free_name("job.queue", job.queue)
         if "type" in given:
             asked["type"] = validate.text("job.type", job.type, limits.text)
         if "user_id" in given:
@@ -110,6 +115,8 @@ class Reader:
             if expire_time is not None and expire_time <= self.now():
                 raise invalid("job.expire_time", "must lie in the future")
             asked["expire_time"] = expire_time
+        if "webhook" in given:
+            asked["webhook_events"] = self._webhooks.events("job.webhook", job.webhook)
         return asked
 
     def change(self, request: job_service_pb2.UpdateJobRequest) -> Change:
@@ -149,7 +156,8 @@ class Reader:
         limits = self.limits
         if len(request.queues) > limits.queues_per_stream:
             raise invalid("queues", f"must hold at most {limits.queues_per_stream} names")
-        queues = tuple(dict.fromkeys(self.names("queues", request.queues))) or (DEFAULT_QUEUE,)
+        named = (validate.free_name(f"queues[{i}]", name) for i, name in enumerate(request.queues))
+        queues = tuple(dict.fromkeys(named)) or (DEFAULT_QUEUE,)
         if request.HasField("delivery_timeout"):
             delivery_timeout = validate.duration(
                 "delivery_timeout", request.delivery_timeout, 0, limits.max_delivery_timeout
@@ -233,7 +241,7 @@ class Reader:
         return tuple(validate.name(f"{path}[{i}]", name) for i, name in enumerate(given))
 
     def _submission(self, job: job_pb2.Job, given: Set[str]) -> bytes:
-        """SUBMISSION, checked, as the fragment of a Job that is stored; all else goes from `job`."""
+        """STORED, checked, as the fragment of a Job that is stored; all else goes from `job`."""
         if "payload" in given:
             validate.payload("job.payload", job.payload, self.limits)
         if "http" in given:
@@ -242,7 +250,7 @@ class Reader:
             validate.labels("job.labels", job.labels, self.limits)
         if "traceparent" in given:
             validate.traceparent("job.traceparent", job.traceparent)
-        for field in given - SUBMISSION:
+        for field in given - STORED:
             job.ClearField(field)  # type: ignore[arg-type]  # the stubs want each name as a literal
         return job.SerializeToString(deterministic=True)
 
@@ -307,7 +315,7 @@ class Reader:
         if session < 0:
             raise invalid("worker.session", "must not be negative")
         return WorkerInfo(
-            id=validate.name("worker.id", given.id or fallback),
+            id=validate.free_name("worker.id", given.id or fallback),
             session=session,
             host=validate.text("worker.host", given.host, limits.text),
             pid=given.pid,
@@ -352,8 +360,6 @@ class Reader:
 
 def _edited(edit: job_service_pb2.EditJob) -> frozenset[str]:
     """The fields to write. Whatever is set must be meant: nothing that was sent is passed over in silence."""
-    if edit.job.HasField("webhook"):
-        raise _no_webhook("edit.job")
     given = {field.name for field, _ in edit.job.ListFields()} - {"id"}
     for name in sorted(given.difference(EDITABLE)):
         raise invalid(f"edit.job.{name}", "cannot be edited")
@@ -395,8 +401,3 @@ def _priority(path: str, job: job_pb2.Job) -> int:
     if not job.HasField("priority"):
         return DEFAULT_PRIORITY
     return validate.whole(f"{path}.priority", job.priority, MIN_PRIORITY, MAX_PRIORITY)
-
-
-def _no_webhook(path: str) -> JobwireError:
-    field = f"{path}.webhook"
-    return JobwireError(Reason.NOT_BUILT, f"{field}: this server cannot call back yet", field=field)

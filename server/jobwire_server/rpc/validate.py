@@ -17,6 +17,7 @@ from jobwire_server.domain.change import TOKEN_SIZE, token_digest
 from jobwire_server.domain.errors import JobwireError, Reason, invalid, too_large
 from jobwire_server.domain.job import DAY, SECOND, RetryPolicy
 from jobwire_server.domain.limits import JOB_ID, NAME, Limits
+from jobwire_server.domain.webhook import RESERVED, is_reserved
 
 MAX_RETRIES: Final = 1000
 MAX_MULTIPLIER: Final = 100.0
@@ -56,6 +57,13 @@ def name(path: str, value: str) -> str:
     """The name of a queue or a worker."""
     if not NAME.fullmatch(value):
         raise invalid(path, f"must match {NAME.pattern}" if value else "is required")
+    return value
+
+
+def free_name(path: str, value: str) -> str:
+    """A name that a caller may use as their own."""
+    if is_reserved(name(path, value)):
+        raise invalid(path, f"names that begin with {RESERVED!r} are the server's own")
     return value
 
 

@@ -12,6 +12,7 @@ from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import ENDED, WAITING, Job, JobState
 from jobwire_server.domain.move import Deletion, Move
+from jobwire_server.service.words import Bring, no_words
 from jobwire_server.store.base import SCAN, Store
 from jobwire_server.telemetry.logs import fields
 
@@ -61,8 +62,9 @@ class JobsByFilter:
     """Cancels, replays and deletes. Of a job that changed meanwhile it is decided once more; then it is left alone, for
     it has shown that others take care of it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, bring: Bring = no_words) -> None:
         self._store = store
+        self._bring = bring
 
     async def cancel(self, selection: Selection, *, reason: str, grace: int) -> Changed:
         """Cancels those that wait and asks the workers of those that run, where nobody has asked before."""
@@ -70,7 +72,8 @@ class JobsByFilter:
         def decide(job: Job, now: int, _: int) -> Move | None:
             if job.cancel_requested:
                 return None
-            return policy.cancel(job, reason=reason, grace=grace, etag=None, now=now)
+            decided = policy.cancel(job, reason=reason, grace=grace, etag=None, now=now)
+            return None if decided is None else self._bring(job, decided)
 
         return await self._change(selection, _Verb("cancel", WAITING | {JobState.IN_PROGRESS}, decide, self._move))
 

@@ -17,6 +17,7 @@ from jobwire_server.service.admission import Streams, draining
 from jobwire_server.service.claim_events import Cancel, ClaimSpec, Lost, superseded
 from jobwire_server.service.claim_stream import ClaimStream, Lines
 from jobwire_server.service.deliveries import Deliveries
+from jobwire_server.service.words import Bring, no_words
 from jobwire_server.store.base import Hints, Store, StoreFull, StoreUnavailable
 from jobwire_server.telemetry.metrics import Registry
 
@@ -37,12 +38,13 @@ class ClaimService:
         *,
         streams: Streams,
         expired_seen: Callable[[], None] = lambda: None,
+        bring: Bring = no_words,
         metrics: Registry | None = None,
     ) -> None:
         self._store = store
         self._expired_seen = expired_seen
         self._lines = Lines(store, metrics or Registry())
-        self._deliveries = Deliveries(store)
+        self._deliveries = Deliveries(store, bring=bring)
         self.acknowledged = self._deliveries.acknowledged
         self._streams: dict[str, set[ClaimStream]] = {}
         self._admission = streams

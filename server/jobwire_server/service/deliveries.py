@@ -11,6 +11,7 @@ from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.service.claim_events import Assignment
 from jobwire_server.service.jobs import DECISIONS
+from jobwire_server.service.words import Bring, no_words
 from jobwire_server.store.base import Store, StoreFull, StoreUnavailable
 
 log = logging.getLogger("jobwire.claims")
@@ -25,8 +26,9 @@ class Deliveries:
     Another server may have seen that: the store decides, a hand-back takes nothing from a worker that has beaten.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, bring: Bring = no_words) -> None:
         self._store = store
+        self._bring = bring
         self._owners: dict[bytes, Outstanding] = {}
         self._hand_backs: set[asyncio.Task[None]] = set()
 
@@ -64,7 +66,11 @@ class Deliveries:
                     for (_, token), job in zip(pending, found.jobs, strict=True)
                     if job is not None and job.state is JobState.IN_PROGRESS and job.token == token
                 ]
-                moves = [policy.hand_back(job, token, now=found.now) for job, token in given if not job.acknowledged]
+                moves = [
+                    self._bring(job, policy.hand_back(job, token, now=found.now))
+                    for job, token in given
+                    if not job.acknowledged
+                ]
                 moved = await self._store.move(moves) if moves else []
                 stale = {
                     move.job_id for move, result in zip(moves, moved, strict=True) if result.outcome is Outcome.STALE

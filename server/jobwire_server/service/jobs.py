@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from jobwire_server.domain import policy
@@ -20,6 +21,7 @@ from jobwire_server.domain.move import Completion, JobChanges, Move
 from jobwire_server.domain.policy import Recovery, Settled
 from jobwire_server.service.claim_events import Assignment
 from jobwire_server.service.coalescer import Coalescer, waits
+from jobwire_server.service.words import Bring, no_words
 from jobwire_server.store.base import Created, CreateOutcome, Moved, Renewal, Renewed, Standing, Store
 from jobwire_server.telemetry.metrics import Registry
 
@@ -33,8 +35,10 @@ _KINDS: Final = (False, True)
 
 log = logging.getLogger("jobwire.jobs")
 
-Decided = Fail | Release | Edit
-"""Changes that need to know the job."""
+Decided = Completion | Fail | Release | Edit
+"""Changes that need to know the job; of the completions those of whose end somebody is to be told."""
+
+_OUTCOME: Final = itemgetter(0)
 
 Acknowledged = Callable[[Iterable[bytes]], None]
 """Told the token digests whose holders have given a sign of life."""
@@ -85,10 +89,16 @@ class JobService:
     """Every change a caller can make to a job. Holds no state of its own; any number of calls at a time."""
 
     def __init__(
-        self, store: Store, *, acknowledged: Acknowledged = lambda _: None, metrics: Registry | None = None
+        self,
+        store: Store,
+        *,
+        acknowledged: Acknowledged = lambda _: None,
+        bring: Bring = no_words,
+        metrics: Registry | None = None,
     ) -> None:
         metrics = metrics or Registry()
         self._store = store
+        self._bring = bring
         self._acknowledged = acknowledged
         # By whether the answer is brief: those who ask for one kind travel together.
         self._create: Final = [
@@ -154,7 +164,7 @@ class JobService:
         """Takes back leases past their deadline (but for an outage's pause) and, when asked, those held too long."""
         found = await self._store.overdue(queues=request.queues, limit=request.max_jobs + 1)
         moves = [
-            policy.reap(job, now=found.now, random=random.random(), recovery=request.recovery)
+            self._bring(job, policy.reap(job, now=found.now, random=random.random(), recovery=request.recovery))
             for job in found.jobs
             if job is not None and job.state is JobState.IN_PROGRESS
         ]
@@ -164,7 +174,7 @@ class JobService:
                 queues=request.queues, longer_than=request.stuck_for, limit=request.max_jobs + 1
             )
             moves += [
-                policy.recover(job, now=held.now, random=random.random(), recovery=request.recovery)
+                self._bring(job, policy.recover(job, now=held.now, random=random.random(), recovery=request.recovery))
                 for job in held.jobs
                 if job is not None and job.id not in seen
             ]
@@ -181,7 +191,9 @@ class JobService:
         """Ends leased jobs whose stored record cannot be read as dead letters."""
         error = JobError("CORRUPT_JOB", "the stored record of this job could not be read")
         moves = [
-            policy.fail(each.job, each.digest, error, permanent=True, retry_delay=None, now=0, random=0)
+            self._bring(
+                each.job, policy.fail(each.job, each.digest, error, permanent=True, retry_delay=None, now=0, random=0)
+            )
             for each in assignments
         ]
         for move in moves:
@@ -198,7 +210,7 @@ class JobService:
             move = decision(job, snapshot.now)
             if move is None:
                 return job
-            [moved] = await self._move([move])
+            [moved] = await self._move([self._bring(job, move)])
             if moved.outcome is Outcome.OK:
                 [after] = (await self._store.get([job_id])).jobs
                 return after or job._replace(state=move.to)
@@ -225,12 +237,17 @@ class JobService:
             return []
         moved = await self._complete[brief](completions)
         self._acknowledged([completion.token for completion in completions])
-        return [
+        answers = [
             Updated(standing)
             if outcome is Outcome.OK
             else _refused(completion.job_id, completion.token, Verb.COMPLETE, job)
             for completion, (outcome, standing, job) in zip(completions, moved, strict=True)
         ]
+        if Outcome.STALE in map(_OUTCOME, moved):  # of their end somebody is to be told
+            stale = {i: completions[i] for i, each in enumerate(moved) if each.outcome is Outcome.STALE}
+            for i, answer in (await self._change(stale)).items():
+                answers[i] = answer
+        return answers
 
     async def _reported(self, reports: Sequence[Report]) -> list[Updated | JobwireError]:
         if not reports:
@@ -243,7 +260,7 @@ class JobService:
         self._acknowledged([renewal.token for renewal in renewals])
         return [_report_answer(report, answer) for report, answer in zip(reports, renewed, strict=True)]
 
-    async def _change(self, changes: dict[int, Decided]) -> dict[int, Updated | JobwireError]:
+    async def _change(self, changes: Mapping[int, Decided]) -> dict[int, Updated | JobwireError]:
         """Decides and applies changes of distinct jobs; those found STALE are read and decided again."""
         answers: dict[int, Updated | JobwireError] = {}
         pending = changes
@@ -262,22 +279,26 @@ class JobService:
             pending = stale
         return answers | {i: _contended(change.job_id) for i, change in pending.items()}
 
-    async def _moves(self, changes: dict[int, Decided], answers: dict[int, Updated | JobwireError]) -> dict[int, Move]:
+    async def _moves(
+        self, changes: Mapping[int, Decided], answers: dict[int, Updated | JobwireError]
+    ) -> dict[int, Move]:
         """The Move for each change that is allowed; the refusals go into `answers`."""
         moves: dict[int, Move] = {}
         snapshot = await self._store.get([change.job_id for change in changes.values()])
         for (i, change), job in zip(changes.items(), snapshot.jobs, strict=True):
             try:
-                moves[i] = _decided(change, job, snapshot.now)
+                if job is None:
+                    raise job_not_found(change.job_id)
+                moves[i] = self._bring(job, _decided(change, job, snapshot.now))
             except JobwireError as error:
                 answers[i] = error
         return moves
 
 
-def _decided(change: Fail | Release | Edit, job: Job | None, now: int) -> Move:
-    if job is None:
-        raise job_not_found(change.job_id)
+def _decided(change: Decided, job: Job, now: int) -> Move:
     match change:
+        case Completion():
+            return policy.complete_as_read(job, change)
         case Fail():
             return policy.fail(
                 job,

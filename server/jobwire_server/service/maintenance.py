@@ -10,6 +10,7 @@ from typing import Final
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
+from jobwire_server.service.words import Bring, no_words
 from jobwire_server.store.base import Store, StoreFull, StoreUnavailable
 from jobwire_server.telemetry.logs import fields
 
@@ -26,8 +27,9 @@ log = logging.getLogger("jobwire.maintenance")
 class Maintenance:
     """Sweeps until cancelled. Every server runs it; the guards make two at a time harmless."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, bring: Bring = no_words) -> None:
         self._store = store
+        self._bring = bring
         self._bell = asyncio.Event()
 
     def ring(self) -> None:
@@ -61,9 +63,12 @@ class Maintenance:
         """Ends what has expired and takes back what is overdue, up to a bite; answers how many it could."""
         found = await self._store.overdue(limit=_BITE)
         moves = [
-            policy.reap(job, now=found.now, random=random.random())
-            if job.state is JobState.IN_PROGRESS
-            else policy.expire(job)
+            self._bring(
+                job,
+                policy.reap(job, now=found.now, random=random.random())
+                if job.state is JobState.IN_PROGRESS
+                else policy.expire(job),
+            )
             for job in found.jobs
             if job is not None
         ]

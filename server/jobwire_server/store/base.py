@@ -398,8 +398,9 @@ class Store(Protocol):
         lately: bool = False,
         minutes: bool = False,
     ) -> Queues:
-        """The queues of these names that exist, or without names all behind the name `after`, up to `limit`; where
-        asked, with what happened `lately` in each, and in the `minutes` of the last hour."""
+        """The queues of these names that exist, or without names all behind the name `after` but for the server's own
+        (`domain.webhook.is_reserved`), up to `limit`; where asked, with what happened `lately` in each, and in the
+        `minutes` of the last hour."""
 
     async def workers(self, *, ids: Sequence[str] = (), after: str = "", limit: int = 1000, jobs: int = 0) -> Workers:
         """The workers of these ids that are known, or without ids all behind the id `after`, up to `limit`; each with

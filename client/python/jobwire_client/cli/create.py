@@ -10,9 +10,10 @@ import click
 from jobwire_client.cli import show
 from jobwire_client.cli.call import Call, calls_server
 from jobwire_client.cli.follow import await_end, wait_timeout_option
-from jobwire_client.cli.values import duration, label, payload_of, when
+from jobwire_client.cli.values import ENDS, duration, label, payload_of, when
 
 if TYPE_CHECKING:
+    from jobwire.v1.job_pb2 import Webhook
     from jobwire_client import JobFields, Payload, RetryPolicy
 
 
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 @click.option("--user", default="", metavar="USER", help="On whose behalf it runs.")
 @click.option("--label", "labels", multiple=True, type=label, metavar="KEY=VALUE", help="May be repeated.")
 @click.option("--content-type", metavar="TYPE", help="Of the payload.  [default: text/plain; of bytes octet-stream]")
+@click.option("--webhook", "webhook_url", metavar="URL", help="POST the job there when it has ended.")
+@click.option(
+    "--webhook-event",
+    "webhook_events",
+    multiple=True,
+    type=click.Choice(ENDS, case_sensitive=False),
+    help="Only when it ended so; may be repeated.",
+)
+@click.option("--webhook-secret", default="", metavar="NAME", help="Of a signing secret that the server has.")
 @click.option("--wait", is_flag=True, help="Wait for its end; the exit code then tells which one.")
 @wait_timeout_option
 @calls_server
@@ -51,6 +61,9 @@ def create_command(
     user: str,
     labels: tuple[tuple[str, str], ...],
     content_type: str | None,
+    webhook_url: str | None,
+    webhook_events: tuple[str, ...],
+    webhook_secret: str,
     wait: bool,
     wait_timeout: timedelta | None,
 ) -> None:
@@ -62,6 +75,7 @@ def create_command(
     jobwire create '{"to": "ann@example.org"}' --type email.send --queue mail
     jobwire create @report.json --type report --schedule 'in 10m' --label team=a
     jobwire create --type backup --wait && echo done
+    jobwire create --type backup --webhook https://example.org/hook --webhook-event failed
     """
     body = _payload(payload, content_type)
     fields: JobFields = {"id": job_id, "queue": queue, "user_id": user, "labels": dict(labels)}
@@ -77,6 +91,10 @@ def create_command(
         fields["retention"] = retention
     if max_retries is not None:
         fields["retry_policy"] = _policy(max_retries)
+    if webhook_url is not None:
+        fields["webhook"] = _webhook(webhook_url, webhook_events, webhook_secret)
+    elif webhook_events or webhook_secret:
+        raise click.UsageError("--webhook-event and --webhook-secret need --webhook URL")
     with call.client() as client:
         job = client.create(type_, body, request_id=request_id, **fields)
         if wait or wait_timeout is not None:
@@ -105,3 +123,9 @@ def _policy(max_retries: int) -> RetryPolicy:
     from jobwire_client import RetryPolicy
 
     return RetryPolicy(max_retries=max_retries)
+
+
+def _webhook(url: str, events: tuple[str, ...], secret_ref: str) -> Webhook:
+    from jobwire_client import webhook
+
+    return webhook(url, events=[event.upper() for event in events], secret_ref=secret_ref)

@@ -18,6 +18,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 STATES: Final = ("SCHEDULED", "QUEUED", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELED", "EXPIRED")
 
+ENDS: Final = STATES[3:]
+
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PIECE: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 

@@ -260,7 +260,8 @@ type Job struct {
 	// makes the create repeatable, see CreateJob. It may be used again once the job is gone.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, `default` when empty. A queue comes into being with its first job. A job never
-	// changes its queue.
+	// changes its queue. Queues whose names begin with `jobwire.` are the server's own: nothing can be created in them or
+	// claimed from them, and only a filter that names one shows its jobs. `jobwire.webhooks` holds what is still to be told.
 	Queue string `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Names the handler that runs the job, such as `email.send`. At most 256 bytes, may be empty. The server only
 	// stores and filters by it: a worker gets jobs of every type in its queues, so use a queue per kind of worker.
@@ -307,7 +308,7 @@ type Job struct {
 	Labels map[string]string `protobuf:"bytes,20,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The HTTP request the job was born from, for those that were. Together at most 16 KiB.
 	Http *HttpRequest `protobuf:"bytes,21,opt,name=http,proto3" json:"http,omitempty"`
-	// Called when the job has ended.
+	// Called when the job has ended. Not editable.
 	Webhook *Webhook `protobuf:"bytes,22,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	// Every absent field has the default named in RetryPolicy. Editable in any state; after the end it counts for a replay.
 	RetryPolicy *RetryPolicy `protobuf:"bytes,23,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
@@ -1281,15 +1282,20 @@ func (x *Attempt) GetError() *JobError {
 	return nil
 }
 
-// A callback when the job has ended: an HTTP POST, signed, retried. It may come more than once.
+// A callback when the job has ended: an HTTP POST of the job as JSON, as it was at that moment, signed as
+// standardwebhooks.com has it. It is made in the same step as the end, so no end is forgotten; any answer but 2xx is
+// tried again for about a day, 410 never. It may come more than once: `webhook-id` stays the same. Each end of a replayed
+// job has its own. Nobody is told of a delete, nor of a job whose record cannot be read.
 type Webhook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `https://` or `http://`, at most 2 KiB, no credentials in it. The server may restrict the hosts.
+	// `https://` or `http://`, at most 2 KiB, ASCII, no credentials and no fragment in it. Redirects are not followed.
+	// Unless the server allows it, not at an address of the server's own machine or network: INVALID_FIELD where the URL
+	// shows it, else found out when it is called.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
 	// Empty: every way of ending.
 	Events []WebhookEvent `protobuf:"varint,2,rep,packed,name=events,proto3,enum=jobwire.v1.WebhookEvent" json:"events,omitempty"`
-	// The name of a signing secret in the server's configuration; the secret itself never crosses the wire. Empty: not
-	// signed.
+	// The name of a signing secret in the server's configuration, which must know it; the secret itself never crosses the
+	// wire. Empty: not signed.
 	SecretRef     string `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1351,7 +1357,7 @@ func (x *Webhook) GetSecretRef() string {
 // without it more would match than was meant.
 type JobFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Full names, no patterns. Empty: all, `default` is not assumed.
+	// Full names, no patterns. Empty: all but the server's own (`jobwire.`); `default` is not assumed.
 	Queues []string `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
 	// UNSPECIFIED is refused.
 	States []JobState `protobuf:"varint,2,rep,packed,name=states,proto3,enum=jobwire.v1.JobState" json:"states,omitempty"`

@@ -244,7 +244,8 @@ class Job(_message.Message):
     """
     queue: _builtins.str
     """`[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, `default` when empty. A queue comes into being with its first job. A job never
-    changes its queue.
+    changes its queue. Queues whose names begin with `jobwire.` are the server's own: nothing can be created in them or
+    claimed from them, and only a filter that names one shows its jobs. `jobwire.webhooks` holds what is still to be told.
     """
     type: _builtins.str
     """Names the handler that runs the job, such as `email.send`. At most 256 bytes, may be empty. The server only
@@ -336,7 +337,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def webhook(self) -> Global___Webhook:
-        """Called when the job has ended."""
+        """Called when the job has ended. Not editable."""
 
     @_builtins.property
     def retry_policy(self) -> Global___RetryPolicy:
@@ -828,7 +829,11 @@ Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class Webhook(_message.Message):
-    """A callback when the job has ended: an HTTP POST, signed, retried. It may come more than once."""
+    """A callback when the job has ended: an HTTP POST of the job as JSON, as it was at that moment, signed as
+    standardwebhooks.com has it. It is made in the same step as the end, so no end is forgotten; any answer but 2xx is
+    tried again for about a day, 410 never. It may come more than once: `webhook-id` stays the same. Each end of a replayed
+    job has its own. Nobody is told of a delete, nor of a job whose record cannot be read.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -836,10 +841,13 @@ class Webhook(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     SECRET_REF_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """`https://` or `http://`, at most 2 KiB, no credentials in it. The server may restrict the hosts."""
+    """`https://` or `http://`, at most 2 KiB, ASCII, no credentials and no fragment in it. Redirects are not followed.
+    Unless the server allows it, not at an address of the server's own machine or network: INVALID_FIELD where the URL
+    shows it, else found out when it is called.
+    """
     secret_ref: _builtins.str
-    """The name of a signing secret in the server's configuration; the secret itself never crosses the wire. Empty: not
-    signed.
+    """The name of a signing secret in the server's configuration, which must know it; the secret itself never crosses the
+    wire. Empty: not signed.
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[Global___WebhookEvent.ValueType]:
@@ -900,7 +908,7 @@ class JobFilter(_message.Message):
     """Full, as given in the create. Empty does not filter: jobs without a user cannot be asked for."""
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Full names, no patterns. Empty: all, `default` is not assumed."""
+        """Full names, no patterns. Empty: all but the server's own (`jobwire.`); `default` is not assumed."""
 
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:

@@ -45,7 +45,8 @@ export declare type Job = Message<"jobwire.v1.Job"> & {
 
   /**
    * `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, `default` when empty. A queue comes into being with its first job. A job never
-   * changes its queue.
+   * changes its queue. Queues whose names begin with `jobwire.` are the server's own: nothing can be created in them or
+   * claimed from them, and only a filter that names one shows its jobs. `jobwire.webhooks` holds what is still to be told.
    *
    * @generated from field: string queue = 2;
    */
@@ -177,7 +178,7 @@ export declare type Job = Message<"jobwire.v1.Job"> & {
   http?: HttpRequest | undefined;
 
   /**
-   * Called when the job has ended.
+   * Called when the job has ended. Not editable.
    *
    * @generated from field: jobwire.v1.Webhook webhook = 22;
    */
@@ -663,13 +664,18 @@ export declare type Attempt = Message<"jobwire.v1.Attempt"> & {
 export declare const AttemptSchema: GenMessage<Attempt>;
 
 /**
- * A callback when the job has ended: an HTTP POST, signed, retried. It may come more than once.
+ * A callback when the job has ended: an HTTP POST of the job as JSON, as it was at that moment, signed as
+ * standardwebhooks.com has it. It is made in the same step as the end, so no end is forgotten; any answer but 2xx is
+ * tried again for about a day, 410 never. It may come more than once: `webhook-id` stays the same. Each end of a replayed
+ * job has its own. Nobody is told of a delete, nor of a job whose record cannot be read.
  *
  * @generated from message jobwire.v1.Webhook
  */
 export declare type Webhook = Message<"jobwire.v1.Webhook"> & {
   /**
-   * `https://` or `http://`, at most 2 KiB, no credentials in it. The server may restrict the hosts.
+   * `https://` or `http://`, at most 2 KiB, ASCII, no credentials and no fragment in it. Redirects are not followed.
+   * Unless the server allows it, not at an address of the server's own machine or network: INVALID_FIELD where the URL
+   * shows it, else found out when it is called.
    *
    * @generated from field: string url = 1;
    */
@@ -683,8 +689,8 @@ export declare type Webhook = Message<"jobwire.v1.Webhook"> & {
   events: WebhookEvent[];
 
   /**
-   * The name of a signing secret in the server's configuration; the secret itself never crosses the wire. Empty: not
-   * signed.
+   * The name of a signing secret in the server's configuration, which must know it; the secret itself never crosses the
+   * wire. Empty: not signed.
    *
    * @generated from field: string secret_ref = 3;
    */
@@ -706,7 +712,7 @@ export declare const WebhookSchema: GenMessage<Webhook>;
  */
 export declare type JobFilter = Message<"jobwire.v1.JobFilter"> & {
   /**
-   * Full names, no patterns. Empty: all, `default` is not assumed.
+   * Full names, no patterns. Empty: all but the server's own (`jobwire.`); `default` is not assumed.
    *
    * @generated from field: repeated string queues = 1;
    */

@@ -11,6 +11,7 @@ from jobwire_server.domain.activity import LONG, LONGEST, NOTHING, RINGS, Ring, 
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.queue import DEFAULT_AGEING, Queue, QueueChanges
+from jobwire_server.domain.webhook import is_reserved
 from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.store.base import QueuePut, QueueRecord
 from jobwire_server.store.parts import to_json
@@ -18,12 +19,14 @@ from jobwire_server.store.redis.scripts import Answer, Call, script
 
 
 def listed(what: Literal["queues", "workers"]) -> Call[list[str]]:
-    """The names of all queues, or of all workers, ascending. Sorted here, where it holds up one server only."""
+    """The names of all queues, or of all workers, ascending, but for the server's own. Sorted here, where it holds up
+    one server only."""
     return Call(script("listed"), to_json(what), _names)
 
 
 def _names(answer: Answer) -> list[str]:
-    return sorted(answer.blob.decode(errors="replace").split("\n")) if answer.blob else []
+    names = answer.blob.decode(errors="replace").split("\n") if answer.blob else []
+    return sorted(name for name in names if not is_reserved(name))
 
 
 # --- queues -------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from jobwire_server.domain.job import (
     JobState,
 )
 from jobwire_server.domain.queue import DEFAULT_AGEING, FORGOTTEN_AFTER, MIN_PRIORITY
-from jobwire_server.domain.webhook import EVENTS
+from jobwire_server.domain.webhook import EVENTS, RESERVED
 from jobwire_server.store.base import FOUND_BYTES, LOOK_PAST, MAX_RETURNED, REFUSED_FOR, SCAN, WORKER_FORGOTTEN_AFTER
 from jobwire_server.store.redis import codec, keys
 
@@ -74,6 +74,7 @@ _OURS: Final = {
     "STATES": f"local STATES = {{ {_STATES} }} -- in the order of listings\n",
     "DEFAULT_RETENTION": f"local DEFAULT_RETENTION = {{ {_RETENTION} }}\n",
     "DEFAULT_QUEUE": f"local DEFAULT_QUEUE = '{DEFAULT_QUEUE}'\n",
+    "RESERVED": f"local RESERVED = '{RESERVED}'\n",
     "EVENTS": f"local EVENTS = {{ {_EVENTS} }}\n",
     "tally_fields": f"local function tally_fields()\n    return {_TALLY}\nend\n",
 }

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from jobwire_server.domain.filter import JobFilter, Position
 from jobwire_server.domain.job import Job, JobState
+from jobwire_server.domain.webhook import RESERVED
 from jobwire_server.store.base import FOUND_BYTES, SCAN, Counts, Found
 from jobwire_server.store.sqlite import rows
 from jobwire_server.store.sqlite.codec import UNREADABLE
@@ -34,9 +35,9 @@ ORDER BY create_time DESC, id DESC
 """
 _COLUMNS_OF_USER: Final = "SELECT number, queue, state, create_time, id, type, create_time"
 
-_NAMES: Final = "SELECT name FROM queue WHERE name >= ? ORDER BY name"
+_NAMES: Final = f"SELECT name FROM queue WHERE name >= ? AND name NOT GLOB '{RESERVED}*' ORDER BY name"
 
-_COUNTS: Final = "SELECT state, sum(n) FROM queue_count GROUP BY state"
+_COUNTS: Final = f"SELECT state, sum(n) FROM queue_count WHERE queue NOT GLOB '{RESERVED}*' GROUP BY state"
 _COUNTS_OF_QUEUES: Final = """
 SELECT state, sum(n) FROM queue_count WHERE queue IN (SELECT value FROM json_each(?)) GROUP BY state
 """
@@ -186,7 +187,7 @@ def _matching(transaction: Transaction, wanted: JobFilter, look: _Look) -> Job |
 def _passes(wanted: JobFilter, look: _Look) -> bool:
     """JobFilter.matches, as far as the listing has not seen to it, asked before there is a Job."""
     return (
-        (not wanted.queues or look.queue in wanted.queues)
+        wanted.names(look.queue)
         and (not wanted.states or look.state in wanted.states)
         and (not wanted.types or look.type in wanted.types)
         and (wanted.created_from is None or look.create_time >= wanted.created_from)

@@ -11,10 +11,11 @@ from jobwire_server.domain.activity import LONG, LONGEST, RINGS, SHORT, Marks, T
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import JobState
 from jobwire_server.domain.queue import QueueChanges
+from jobwire_server.domain.webhook import RESERVED
 from jobwire_server.store.base import LOOK_PAST, QueuePut, QueueRecord, Queues
 from jobwire_server.store.sqlite.transaction import Transaction
 
-_NAMES: Final = "SELECT name FROM queue WHERE name > ? ORDER BY name LIMIT ?"
+_NAMES: Final = f"SELECT name FROM queue WHERE name > ? AND name NOT GLOB '{RESERVED}*' ORDER BY name LIMIT ?"
 _COUNTS: Final = "SELECT state, n FROM queue_count WHERE queue = ? AND n != 0"
 
 _SINCE: Final = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'create_time'"

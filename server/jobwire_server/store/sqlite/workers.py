@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from jobwire_server.domain.webhook import RESERVED
 from jobwire_server.domain.worker import Directive, WorkerInfo, WorkerRecord
 from jobwire_server.store.base import Workers
 from jobwire_server.store.sqlite import codec
@@ -18,7 +19,7 @@ SELECT id, session, host, pid, runtime, version, labels, queues, max_in_flight, 
 FROM worker
 """
 _NAMED: Final = _SELECT + "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
-_BEHIND: Final = _SELECT + "WHERE id > ? ORDER BY id LIMIT ?"
+_BEHIND: Final = _SELECT + f"WHERE id > ? AND id NOT GLOB '{RESERVED}*' ORDER BY id LIMIT ?"
 
 # No index knows the leases of a worker: this looks at every running job.
 _HELD: Final = """

@@ -16,7 +16,8 @@ end
 if is_whole then
     local names = wanted.queues[1] and wanted.queues or redis.call('SMEMBERS', TAG .. QUEUES)
     for _, name in ipairs(names) do
-        for _, state in ipairs(wanted.states) do
+        local is_meant = wanted.queues[1] or string.sub(name, 1, #RESERVED) ~= RESERVED
+        for _, state in ipairs(is_meant and wanted.states or {}) do
             add(state, redis.call('ZCARD', TAG .. INDEX .. name .. ':' .. state))
         end
     end
