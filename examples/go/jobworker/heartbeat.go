@@ -14,13 +14,18 @@ func (w *Worker) beatOn(ctx context.Context) error {
 	timer := time.NewTimer(interval)
 	var wait backoff
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-w.arrived:
+			if err = w.beat(ctx, (*Job).isNew); err == nil {
+				continue
+			}
 		case <-timer.C:
+			err = w.beat(ctx, (*Job).isHeld)
 		}
-		if err := w.beat(ctx); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			slog.Warn("a heartbeat was not answered", "worker", w.ID, "cause", err)
 			timer.Reset(min(wait.next(), interval))
 			continue
@@ -30,14 +35,20 @@ func (w *Worker) beatOn(ctx context.Context) error {
 	}
 }
 
-// beat renews every lease that is held and stops the handlers of those that must not go on.
-func (w *Worker) beat(ctx context.Context) error {
+func (j *Job) isNew() bool  { return !j.acknowledged }
+func (j *Job) isHeld() bool { return true }
+
+// beat renews leases, and stops the handlers of those that must not go on.
+func (w *Worker) beat(ctx context.Context, which func(*Job) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	jobs := make([]*Job, 0)
 	request := &pb.HeartbeatRequest{Worker: w.identity}
 	w.mu.Lock()
 	for _, job := range w.held {
+		if !which(job) {
+			continue
+		}
 		jobs = append(jobs, job)
 		request.Leases = append(request.Leases, &pb.LeaseBeat{JobId: job.GetId(), Token: job.token})
 	}
@@ -46,6 +57,11 @@ func (w *Worker) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.mu.Lock()
+	for _, job := range jobs {
+		job.acknowledged = true
+	}
+	w.mu.Unlock()
 	for i, lease := range answer.GetLeases() {
 		switch lease.GetState() {
 		case pb.LeaseState_LEASE_STATE_CANCEL_REQUESTED:

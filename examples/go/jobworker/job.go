@@ -34,6 +34,8 @@ type Job struct {
 	token  string
 	cancel context.CancelCauseFunc
 	worker *Worker
+
+	acknowledged bool // guarded by the worker's mutex
 }
 
 // Report tells everybody how far the job is.

@@ -102,7 +102,7 @@ func (w *Worker) listen(ctx, life context.Context, wait *backoff) (time.Duration
 	streaming, hangUp := context.WithCancel(life)
 	defer hangUp()
 	// What has just come is acknowledged before the stream is cancelled: else the server takes it back.
-	defer context.AfterFunc(ctx, func() { _ = w.beat(life); hangUp() })()
+	defer context.AfterFunc(ctx, func() { _ = w.beat(life, (*Job).isHeld); hangUp() })()
 	alarm := time.AfterFunc(silence, hangUp)
 	defer alarm.Stop()
 

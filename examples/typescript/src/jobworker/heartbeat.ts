@@ -35,10 +35,16 @@ export class Heartbeat {
     clearTimeout(this.timer);
   }
 
-  /** At once, which acknowledges what has just come; then every third of the lease, sooner while nobody answers. */
+  /** For what has just come, which acknowledges it. */
+  async acknowledge(): Promise<void> {
+    const isNew = ({ isAcknowledged }: Held) => !isAcknowledged;
+    await this.renew([...this.held.values()].filter(isNew)).catch(() => this.beat());
+  }
+
+  /** For everything: every third of the lease, sooner while nobody answers. */
   async beat(): Promise<void> {
     try {
-      await this.renew();
+      await this.renew([...this.held.values()]);
       this.backoff.reset();
       this.wait(this.interval);
     } catch (error) {
@@ -52,10 +58,10 @@ export class Heartbeat {
     if (!this.hasEnded) this.timer = setTimeout(() => void this.beat(), milliseconds);
   }
 
-  private async renew(): Promise<void> {
-    const held = [...this.held.values()];
+  private async renew(held: Held[]): Promise<void> {
     const leases = held.map(({ job, assignment }) => ({ jobId: job.id, token: assignment.token }));
     const answer = await this.workers.heartbeat({ worker: this.identity, leases }, { timeoutMs: CALL_TIMEOUT });
+    for (const each of held) each.isAcknowledged = true;
     answer.leases.forEach((lease, number) => {
       // LOST is also what was settled meanwhile: then the handler has ended, and nobody is stopped.
       if (lease.state === LeaseState.LOST) held[number]!.stop.abort(new LostError());

@@ -52,6 +52,7 @@ export interface Held {
   readonly assignment: Assignment;
   readonly job: Job;
   readonly stop: AbortController;
+  isAcknowledged: boolean;
 }
 
 export class Worker {
@@ -149,7 +150,7 @@ export class Worker {
     switch (event.case) {
       case "jobs":
         for (const assignment of event.value.assignments) this.start(assignment);
-        void this.heartbeat.beat();
+        void this.heartbeat.acknowledge();
         break;
       case "cancel":
         this.stop(event.value.jobId, event.value.fence, new CanceledError(event.value.reason));
@@ -164,7 +165,7 @@ export class Worker {
   private start(assignment: Assignment): void {
     const job = assignment.job!;
     this.held.get(job.id)?.stop.abort(new LostError());
-    const held = { assignment, job, stop: new AbortController() };
+    const held = { assignment, job, stop: new AbortController(), isAcknowledged: false };
     this.held.set(job.id, held);
     const run = this.execute(held).finally(() => {
       this.runs.delete(run);
