@@ -1,0 +1,23 @@
+module jobwire/benchmarks/go
+
+go 1.25.0
+
+require (
+	google.golang.org/grpc v1.80.0
+	jobwire/examples/go v0.0.0
+	jobwire/generated/go v0.0.0
+)
+
+require (
+	golang.org/x/net v0.49.0 // indirect
+	golang.org/x/sync v0.19.0 // indirect
+	golang.org/x/sys v0.40.0 // indirect
+	golang.org/x/text v0.33.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260120221211-b8f7ae30c516 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
+
+replace (
+	jobwire/examples/go => ../../examples/go
+	jobwire/generated/go => ../../generated/go
+)
