@@ -63,6 +63,7 @@ class Receiver:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128  # of 5, the default, SYNs are dropped and sent again a second later
 
             def handle_error(self, request: object, client_address: object) -> None:
                 """Whoever was posting has gone away."""
