@@ -39,7 +39,7 @@ class Driver:
             self._process = subprocess.Popen(
                 LANGUAGES[language].driver(address),
                 cwd=ROOT,
-                env=os.environ | {"PATH": PATH},
+                env=os.environ | {"PATH": PATH, "TMPDIR": str(log.parent)},  # killed, a driver leaves its files
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
