@@ -61,7 +61,7 @@ async def test_a_running_job_is_deleted_and_its_queue_shown(page: Dashboard, sit
         await page.confirm("Delete…", "Delete")
         await page.shows("No job here is in progress")
     assert await site.client.count() == {}
-    page.complaints.clear()  # it may have looked once more, and the browser notes each answer that is an error
+    page.expects_errors = True  # it may have looked once more, and the browser notes each answer that is an error
 
 
 async def test_what_has_moved_on_meanwhile_is_not_hit(page: Dashboard, site: Site) -> None:
@@ -75,7 +75,7 @@ async def test_what_has_moved_on_meanwhile_is_not_hit(page: Dashboard, site: Sit
     await page.page.keyboard.press("Escape")
     await expect(dialog).to_have_count(0)
     assert await _state(site, "mail-0") == "QUEUED"
-    page.complaints.clear()  # the browser notes each answer that is an error
+    page.expects_errors = True  # the browser notes each answer that is an error
 
 
 async def test_a_queue_is_paused_and_resumed(page: Dashboard, site: Site) -> None:
@@ -159,4 +159,4 @@ async def test_a_server_that_is_away_is_said_so_and_what_was_seen_stays(page: Da
     await page.page.unroute_all()
     await page.page.get_by_text("Connected again").wait_for()
     await expect(alert).to_have_count(0)
-    page.complaints.clear()  # the browser notes each request that failed
+    page.expects_errors = True  # the browser notes each request that failed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from playwright.async_api import expect
-from tests.web.browser.conftest import Dashboard, Site, jobs
+from tests.web.browser.conftest import PATIENCE, Dashboard, Site, jobs
 
 from jobwire.v1.job_pb2 import RetryPolicy
 from jobwire_client import JobContext, PermanentError
@@ -18,6 +18,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PAGES = ("", "jobs", "queues/mail", "jobs/mail-0", "workers", "dead", "server")
 NARROW = {"viewport": {"width": 390, "height": 800}}
+
+_TURN_AWAY = """(isHidden) => {
+    Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
 
 
 async def _fail(job: JobContext) -> None:
@@ -82,7 +87,7 @@ async def test_a_job_is_found_by_its_id_from_anywhere(page: Dashboard, site: Sit
     await page.page.get_by_label("Find a job by its id").fill("nobody")
     await page.button("Find").click()
     await page.shows("There is no job 'nobody'")
-    page.complaints.clear()  # the browser notes each answer that is an error
+    page.expects_errors = True  # the browser notes each answer that is an error
 
 
 async def test_a_job_tells_what_happened_to_it(page: Dashboard, site: Site) -> None:
@@ -166,3 +171,15 @@ async def test_every_page_says_what_it_is(page: Dashboard, site: Site) -> None:
         await expect(page.page.locator("h1")).to_have_count(1)
         titles.append(await page.page.title())
     assert len(set(titles)) == len(PAGES)
+
+
+async def test_a_page_out_of_sight_holds_no_stream_and_is_told_again_when_seen(page: Dashboard, site: Site) -> None:
+    await site.create(jobs(1, "mail"))
+    await page.open()
+    await page.row("mail").wait_for()
+    await page.page.evaluate(_TURN_AWAY, True)
+    async with asyncio.timeout(PATIENCE / 1000):
+        await site.app._server.gate.idle()  # nothing of the page is under way
+    await site.create(jobs(2, "mail")[1:])
+    await page.page.evaluate(_TURN_AWAY, False)
+    await expect(page.row("mail").get_by_role("cell").first).to_have_text("2")
