@@ -136,8 +136,9 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 
 def _interrupt(*_: object) -> None:
-    """SIGTERM ends it as Ctrl-C does: with what it has started."""
-    raise KeyboardInterrupt
+    """SIGTERM ends it as Ctrl-C does: with what it has started. Raised here, in the middle of anything, an exception is
+    lost where a callback's are; of Ctrl-C the event loop makes a cancellation."""
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

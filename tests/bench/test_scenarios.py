@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -221,9 +220,13 @@ def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals, rep
         assert process.poll() is None
     process.send_signal(number)
     assert process.wait(30) != 0
-    for child in children:
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
+    assert [child for child in children if runs(child)] == []
+
+
+def runs(pid: int) -> bool:
+    """One that has ended may stay in the list of processes until somebody asks how; in a container nobody may."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.stdout.strip()[:1] not in ("", "Z")
 
 
 def children_of(pid: int) -> list[int]:

@@ -104,13 +104,19 @@ def test_stats_of_no_queue_say_so(jobwire: Shell) -> None:
     assert "no such queues" in shown.err
 
 
+def of_terminal(jobwire: Shell) -> dict[str, str]:
+    """The environment where somebody sits. A terminal has a size of its own; pytest-xdist says otherwise by these."""
+    ours = {name: value for name, value in jobwire.environment.items() if name not in ("LINES", "COLUMNS")}
+    return ours | {"TERM": "xterm"}
+
+
 @contextmanager
 def topped(jobwire: Shell, *arguments: str, stdout: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
     """`jobwire top` as a process; Ctrl-C ends it, and it leaves no traceback."""
     process = subprocess.Popen(
         jobwire.words("top", *arguments, "--interval", "100ms"),
         cwd=jobwire.folder,
-        env=jobwire.environment | {"TERM": "xterm"},
+        env=of_terminal(jobwire),
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
@@ -268,7 +274,7 @@ def on_terminal(jobwire: Shell, *arguments: str, answer: str) -> tuple[int, str]
     process = subprocess.Popen(
         jobwire.words(*arguments),
         cwd=jobwire.folder,
-        env=jobwire.environment | {"TERM": "xterm"},
+        env=of_terminal(jobwire),
         stdin=side,
         stdout=side,
         stderr=side,

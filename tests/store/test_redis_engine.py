@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.store.making import Clock, claim, is_there, new_job, put, shove_all, wish
 from tests.valkey_process import Keyspace
 
@@ -35,6 +37,26 @@ def configured(keyspace: Keyspace, **settings: object) -> Iterator[None]:
         finally:
             for name, value in before.items():
                 client.config_set(name, value)
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+def test_a_write_to_a_connection_that_has_just_ended_is_an_outage_in_uvloop_too(keyspace: Keyspace) -> None:
+    async def write() -> None:
+        client = topology.parse(keyspace.url).connect()
+        connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        await connection.send_command("PING")
+        assert await connection.read_response() == b"PONG"
+        connection._writer.transport.abort()
+        await asyncio.sleep(0)
+        with pytest.raises(RedisConnectionError):
+            await connection.send_command("PING")
+        await client.connection_pool.release(connection)
+        assert await client.ping(), "it connects again"
+        await client.aclose()
+
+    uvloop.run(write())
 
 
 # --- opening ------------------------------------------------------------------------------------------------

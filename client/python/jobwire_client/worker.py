@@ -212,7 +212,9 @@ class Worker:
             stopping.cancel()
             self._is_draining = True
             self._log_drain(runs.held, grace)
-            # Closing the stream hands unacknowledged deliveries back, so those that run here come first.
+            # Closing the stream hands unacknowledged deliveries back, so those that run here come first; and soon, for
+            # while it is open it brings new ones.
+            heartbeat.ask()
             await runs.acknowledged(timeout=ACKNOWLEDGE_TIMEOUT)
             claims.stop()
             await asyncio.wait([claims.ended])

@@ -2479,7 +2479,7 @@ func (x *RetryJobRequest) GetEtag() string {
 // The same job with the same id, at the start of a new life.
 type RetryJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whole, QUEUED.
+	// Whole, as it is right after: QUEUED, unless a worker has it already.
 	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1269,7 +1269,7 @@ class RetryJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """Whole, QUEUED."""
+        """Whole, as it is right after: QUEUED, unless a worker has it already."""
 
     def __init__(
         self,

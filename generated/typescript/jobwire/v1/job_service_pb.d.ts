@@ -1273,7 +1273,7 @@ export declare const RetryJobRequestSchema: GenMessage<RetryJobRequest>;
  */
 export declare type RetryJobResponse = Message<"jobwire.v1.RetryJobResponse"> & {
   /**
-   * Whole, QUEUED.
+   * Whole, as it is right after: QUEUED, unless a worker has it already.
    *
    * @generated from field: jobwire.v1.Job job = 1;
    */

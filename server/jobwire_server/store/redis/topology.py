@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError  # noqa: A004  # its name in redis-py
 
 from jobwire_server.domain.limits import NAME
 from jobwire_server.store.base import CannotOpen
@@ -45,7 +47,30 @@ class Address:
             socket_keepalive=True,
             protocol=2,
         )
+        pool.connection_class = _ENDING[pool.connection_class]
         return Redis.from_pool(pool)
+
+
+class _Ending:
+    """A connection that says so when it has ended. uvloop answers a write to one that has just been lost with a
+    RuntimeError, which redis-py hands on as it is, and which nobody takes for an outage."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]  # a mixin: what it stands before
+        except RuntimeError as error:
+            raise ConnectionError(str(error)) from error
+
+
+class _Plain(_Ending, Connection):
+    pass
+
+
+class _Secure(_Ending, SSLConnection):
+    pass
+
+
+_ENDING: Final[Mapping[type, type]] = {Connection: _Plain, SSLConnection: _Secure}
 
 
 def parse(url: str) -> Address:
