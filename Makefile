@@ -49,12 +49,14 @@ bench-peers: $(VENV)/.ready-dev  ## beside other job servers, ten minutes: make 
 
 ##: Working on it
 
-# A part is told from the whole by having ARGS: it runs in one process, which starts sooner than several. No more than
-# four, each of which starts servers of its own: a container may see many more cores than it gets.
+# A part is told from the whole by having ARGS: it runs in one process, which starts sooner than several. One more than
+# there are cores, since tests wait for servers a good part of the time; no more than four, each of which starts servers of
+# its own: a container may see many more cores than it gets.
 # The other languages' examples are built beforehand, side by side; what cannot be is skipped by the tests, by name.
+test: WORKERS = $(shell $(BIN)/python -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 test: $(VENV)/.ready-dev  ## the whole suite, on every core; a part of it: make test ARGS='-k lease'
 	@$(if $(ARGS),,$(BIN)/python -m tests.polyglot.languages)
-	@exec $(BIN)/python -m pytest $(or $(ARGS),--numprocesses auto --maxprocesses 4 --dist worksteal)
+	@exec $(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(WORKERS) --dist worksteal)
 
 # The browser of the tests in tests/web/browser/. Where it cannot be had they are skipped, by name.
 browser:  ## Chromium, for the tests of the dashboard: Debian's, when root; else says what to install

@@ -22,6 +22,7 @@ from jobwire_server.service.by_filter import JobsByFilter
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.service.jobs import JobService
 from jobwire_server.service.listings import Listings
+from jobwire_server.service.load import Load
 from jobwire_server.service.maintenance import Maintenance
 from jobwire_server.service.queues import QueueService
 from jobwire_server.service.receivers import Receivers
@@ -50,6 +51,8 @@ FromFile = TypeVar("FromFile")
 FromRedis = TypeVar("FromRedis")
 
 _COUNTED = 1001
+_MORE_THAN_A_FILE = "on Redis or Valkey several processes share the work, as docs/operations.md says"
+_MORE_PROCESSES = "start more of them on the same store, or give this one a higher --processes"
 _STORES = "sqlite:///FILE (four slashes for an absolute path), redis://HOST:PORT, rediss://HOST:PORT and memory://"
 
 
@@ -76,6 +79,7 @@ class App:
         )
         self._watches = WatchService(store, streams=streams)
         self._stats = StatsService(store, streams=streams)
+        self._load = Load(metrics, advice=_MORE_PROCESSES if isinstance(self._store, RedisStore) else _MORE_THAN_A_FILE)
         jobs = JobService(store, acknowledged=self._claims.acknowledged, bring=bring, metrics=metrics)
         by_filter = JobsByFilter(store, bring=bring)
         self._webhooks = Webhooks(store, jobs, read=read_word, secrets=secrets, receivers=receivers)
@@ -94,7 +98,7 @@ class App:
                 ),
                 WorkerServicer(workers, reader),
                 QueueServicer(QueueService(store), by_filter, config.limits),
-                AdminServicer(store, self._stats, config.limits),
+                AdminServicer(store, self._stats, self._load, config.limits),
             ],
             limits=config.limits,
             reflection=config.serves_reflection,
@@ -142,7 +146,8 @@ class App:
             await self._store.close()
             raise
         self._background = [
-            asyncio.create_task(part.run()) for part in (self._claims, self._watches, self._maintenance, self._webhooks)
+            asyncio.create_task(part.run())
+            for part in (self._claims, self._watches, self._maintenance, self._webhooks, self._load)
         ]
         self.address = _with_port(self._config.listen, port)
         return self.address

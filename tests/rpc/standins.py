@@ -25,6 +25,7 @@ from jobwire_server.rpc.job_service import JobServicer
 from jobwire_server.rpc.server import PINGS, Pings, Server, Servicer
 from jobwire_server.service.claim_events import ClaimSpec, Event
 from jobwire_server.service.jobs import Updated
+from jobwire_server.service.load import Load
 from jobwire_server.store.base import Created, CreateOutcome, Queues, Standing, StoreUnavailable, Workers
 from jobwire_server.store.info import StoreInfo
 from jobwire_server.telemetry.metrics import Registry
@@ -151,7 +152,7 @@ async def running(*, reflection: bool = True, pings: Pings = PINGS, **limits: in
     given = replace(Limits(), **limits)
     servicers: list[Servicer] = [
         JobServicer(service, service, service, service, service, Reader(given, now=lambda: 0)),
-        AdminServicer(services, service, given),
+        AdminServicer(services, service, Load(Registry(), advice=""), given),
     ]
     metrics = Registry()
     server = Server(servicers, limits=given, reflection=reflection, pings=pings, metrics=metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from grpc import StatusCode, aio
@@ -240,3 +241,10 @@ async def test_the_server_tells_schema_and_size_of_its_store(wire: Wire) -> None
     assert store.schema_version > 0
     assert store.used_bytes > 0
     assert (store.client_count > 0) is (store.engine != "sqlite")
+
+
+async def test_the_server_tells_how_much_of_the_time_it_is_at_work(wire: Wire) -> None:
+    until = time.thread_time() + 0.1
+    while time.thread_time() < until:
+        await wire.app.store.ping()
+    assert 0 < (await wire.admin.GetServerInfo(api.GetServerInfoRequest())).load <= 1

@@ -21,6 +21,8 @@ from jobwire_server.rpc.job_service import JobServicer
 from jobwire_server.rpc.queue_service import QueueServicer
 from jobwire_server.rpc.server import SERVICES, Server, Servicer, snake_case
 from jobwire_server.rpc.worker_service import WorkerServicer
+from jobwire_server.service.load import Load
+from jobwire_server.telemetry.metrics import Registry
 
 BUILT: Final = {
     "jobwire.v1.JobService": {
@@ -73,7 +75,7 @@ def servicers() -> list[Servicer]:
         JobServicer(service, service, service, service, service, reader),
         WorkerServicer(service, reader),
         QueueServicer(service, service, Limits()),
-        AdminServicer(service, service, Limits()),
+        AdminServicer(service, service, Load(Registry(), advice=""), Limits()),
     ]
 
 

@@ -45,7 +45,7 @@ def configured(keyspace: Keyspace, **settings: object) -> Iterator[None]:
 def test_a_write_to_a_connection_that_has_just_ended_is_an_outage_in_uvloop_too(keyspace: Keyspace) -> None:
     async def write() -> None:
         client = topology.parse(keyspace.url).connect()
-        connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         await connection.send_command("PING")
         assert await connection.read_response() == b"PONG"
         connection._writer.transport.abort()

@@ -12,6 +12,7 @@ from jobwire_server.domain.limits import MIB, Limits
 from jobwire_server.rpc.answers import set_duration, set_time
 from jobwire_server.rpc.interceptors import Context, written
 from jobwire_server.rpc.stats import interval_asked, queues_asked, stats_message
+from jobwire_server.service.load import Load, look
 from jobwire_server.service.stats import StatsService
 from jobwire_server.store.base import StoreUnavailable
 from jobwire_server.store.info import StoreInfo
@@ -45,9 +46,10 @@ class AdminServicer:
 
     SERVICE: ClassVar[str] = "jobwire.v1.AdminService"
 
-    def __init__(self, store: StoreFacts, stats: StatsService, limits: Limits) -> None:
+    def __init__(self, store: StoreFacts, stats: StatsService, load: Load, limits: Limits) -> None:
         self._store = store
         self._stats = stats
+        self._load = load
         self._limits = limits
         self._instance_id = str(uuid.uuid4())
         self._start_time = _now()
@@ -74,7 +76,10 @@ class AdminServicer:
     ) -> admin_service_pb2.GetServerInfoResponse:
         """Answers without the store, too: with what was known of it, and `connected` false."""
         answer = admin_service_pb2.GetServerInfoResponse(
-            version=_version(), instance_id=self._instance_id, limits=_limits_message(self._limits)
+            version=_version(),
+            instance_id=self._instance_id,
+            limits=_limits_message(self._limits),
+            load=self._load.share(look()),
         )
         set_time(answer.start_time, self._start_time)
         try:

@@ -48,6 +48,23 @@ async def test_the_overview_counts_each_queue(page: Dashboard, site: Site) -> No
     await expect(page.page.get_by_text("NO_MAILBOX")).to_have_count(3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [("SQLITE", "On Redis or Valkey several processes share the work"), ("REDIS", "Start more of them")],
+)
+@pytest.mark.parametrize("path", ["", "server"])
+async def test_a_server_that_can_carry_little_more_says_so_and_what_to_do(
+    page: Dashboard, path: str, kind: str, advice: str
+) -> None:
+    told = {"load": 0.799, "store": {"connected": True, "kind": f"STORE_KIND_{kind}"}}
+    await page.page.route("**/*.AdminService/GetServerInfo", lambda route: route.fulfill(json=told))
+    await page.open(path)
+    await expect(page.page.get_by_text(advice)).to_have_count(0)
+    told["load"] = 0.93
+    await page.shows("This server was at work for 93 % of the last minute, and can do little more")
+    await page.shows(advice)
+
+
 async def test_a_queue_is_paged_by_keyset_and_each_job_comes_once(page: Dashboard, site: Site) -> None:
     await site.create(jobs(120, "mail"))
     await page.open("queues/mail?state=QUEUED")

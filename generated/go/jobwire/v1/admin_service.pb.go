@@ -782,7 +782,10 @@ type GetServerInfoResponse struct {
 	// As opened at start, checked again at each reconnect.
 	Store *StoreInfo `protobuf:"bytes,5,opt,name=store,proto3" json:"store,omitempty"`
 	// What the wire is guarded by.
-	Limits        *ServerLimits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *ServerLimits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.8 can carry little more: on
+	// SQLite, which has one process, it is time for Redis or Valkey; there, for more processes.
+	Load          float64 `protobuf:"fixed64,7,opt,name=load,proto3" json:"load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -857,6 +860,13 @@ func (x *GetServerInfoResponse) GetLimits() *ServerLimits {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *GetServerInfoResponse) GetLoad() float64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
 }
 
 // Where the jobs live.
@@ -1210,7 +1220,7 @@ const file_jobwire_v1_admin_service_proto_rawDesc = "" +
 	"quietCount\x12\x1d\n" +
 	"\n" +
 	"lost_count\x18\x04 \x01(\rR\tlostCount\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xa9\x02\n" +
+	"\x14GetServerInfoRequest\"\xbd\x02\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -1220,7 +1230,8 @@ const file_jobwire_v1_admin_service_proto_rawDesc = "" +
 	"\vserver_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"serverTime\x12+\n" +
 	"\x05store\x18\x05 \x01(\v2\x15.jobwire.v1.StoreInfoR\x05store\x120\n" +
-	"\x06limits\x18\x06 \x01(\v2\x18.jobwire.v1.ServerLimitsR\x06limits\"\xb4\x03\n" +
+	"\x06limits\x18\x06 \x01(\v2\x18.jobwire.v1.ServerLimitsR\x06limits\x12\x12\n" +
+	"\x04load\x18\a \x01(\x01R\x04load\"\xb4\x03\n" +
 	"\tStoreInfo\x12)\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x15.jobwire.v1.StoreKindR\x04kind\x12\x16\n" +
 	"\x06engine\x18\x02 \x01(\tR\x06engine\x12%\n" +

@@ -431,10 +431,15 @@ class GetServerInfoResponse(_message.Message):
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Of the `jobwire` distribution, such as `0.1.0`."""
     instance_id: _builtins.str
     """New at every start; tells replicas behind one address apart."""
+    load: _builtins.float
+    """Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.8 can carry little more: on
+    SQLite, which has one process, it is time for Redis or Valkey; there, for more processes.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When this process began to serve, by its own clock."""
@@ -460,10 +465,11 @@ class GetServerInfoResponse(_message.Message):
         server_time: _timestamp_pb2.Timestamp | None = ...,
         store: Global___StoreInfo | None = ...,
         limits: Global___ServerLimits | None = ...,
+        load: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "server_time", b"server_time", "start_time", b"start_time", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "limits", b"limits", "server_time", b"server_time", "start_time", b"start_time", "store", b"store", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "limits", b"limits", "load", b"load", "server_time", b"server_time", "start_time", b"start_time", "store", b"store", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

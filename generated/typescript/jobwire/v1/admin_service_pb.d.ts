@@ -399,6 +399,14 @@ export declare type GetServerInfoResponse = Message<"jobwire.v1.GetServerInfoRes
    * @generated from field: jobwire.v1.ServerLimits limits = 6;
    */
   limits?: ServerLimits | undefined;
+
+  /**
+   * Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.8 can carry little more: on
+   * SQLite, which has one process, it is time for Redis or Valkey; there, for more processes.
+   *
+   * @generated from field: double load = 7;
+   */
+  load: number;
 };
 
 /**

@@ -5,7 +5,7 @@ import { call } from "./api.js";
 import { aMinute, Rates } from "./chart.js";
 import { byState, bytes, count, engine, number, plural, rate, seconds, setServerTime, span } from "./format.js";
 import { useLive } from "./live.js";
-import { Badge, Card, Command, Empty, Failure, Loading, QueueLink } from "./parts.js";
+import { Badge, Card, Command, Empty, Failure, Heavy, Loading, QueueLink } from "./parts.js";
 import { link } from "./route.js";
 
 async function look(told) {
@@ -39,6 +39,7 @@ function Shown({ server, stats }) {
   const oldest = stats.totals?.oldest_waiting_age;
   return html`
     <${StoreHealth} store=${server.store} />
+    <${Heavy} server=${server} />
     <div class="tiles">
       <${Tile} name="Queued" value=${count(totals.QUEUED)} kind="queued" href="#/jobs?state=QUEUED"
         note=${oldest ? `the oldest for ${span(seconds(oldest))}` : "nobody waits"} />

@@ -35,6 +35,16 @@ export const Failure = ({ error }) =>
     <strong>${error.message}</strong> ${error.reason && html`<code>${error.reason}</code>`}
   </div>`;
 
+// What to do about a process that carries about all that it can. As in service/load.py.
+export const Heavy = ({ server: { load = 0, store = {} } }) =>
+  load >= 0.8 &&
+  html`<div class="notice warn" role="status">
+    <strong>This server was at work for ${Math.round(load * 100)} % of the last minute, and can do little more.</strong>${" "}
+    ${["STORE_KIND_SQLITE", "STORE_KIND_MEMORY"].includes(store.kind)
+      ? "On Redis or Valkey several processes share the work."
+      : "Start more of them on the same store, or give this one a higher --processes."}
+  </div>`;
+
 export const Loading = () => html`<p class="loading" role="status">Loading…</p>`;
 
 export const Empty = ({ title, children }) => html`<div class="empty"><h3>${title}</h3>${children}</div>`;

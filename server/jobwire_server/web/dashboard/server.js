@@ -4,7 +4,7 @@ import { html } from "./vendor/htm-preact.js";
 import { call } from "./api.js";
 import { bytes, count, engine, moment, number, seconds, setServerTime, short, span } from "./format.js";
 import { useLive } from "./live.js";
-import { Badge, Card, Facts, Failure, Loading, Text, Time } from "./parts.js";
+import { Badge, Card, Facts, Failure, Heavy, Loading, Text, Time } from "./parts.js";
 
 const DURABILITY = {
   UNSPECIFIED: "could not be found out",
@@ -58,6 +58,7 @@ function Shown({ server }) {
   const { store = {}, limits = {} } = server;
   const durability = short(store.durability ?? "DURABILITY_UNSPECIFIED", "DURABILITY");
   return html`
+    <${Heavy} server=${server} />
     <div class="columns even">
       <${Card}
         title="Store"
@@ -84,6 +85,7 @@ function Shown({ server }) {
             ["Address", html`<span class="mono">${location.host}</span>`],
             ["Instance", html`<span class="mono">${server.instance_id}</span>`],
             ["Serves since", html`<${Time} at=${server.start_time} />`],
+            ["At work", `${Math.round((server.load ?? 0) * 100)} % of the last minute`],
             ["Store's clock", moment(server.server_time)],
           ]}
         />
