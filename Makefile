@@ -22,7 +22,7 @@ TYPESCRIPT_PLUGINS := $(PLUGINS)/typescript-$(firstword $(shell echo '$(TYPESCRI
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo example bench bench-quick bench-peers test browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate clean
+.PHONY: help run demo example bench bench-quick bench-peers bench-languages test browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-quick: $(VENV)/.ready-dev  ## the same in two minutes, printed only
 
 bench-peers: $(VENV)/.ready-dev  ## beside other job servers, ten minutes: make bench-peers ARGS='--only bullmq'
 	@exec $(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-languages: $(VENV)/.ready-dev  ## the same calls from Go and from Python, seven minutes
+	@exec $(BIN)/python -m benchmarks.languages $(or $(ARGS),--publish)
 
 ##: Working on it
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,9 @@ def server(store: str, fsync: str = "everysec") -> Iterator[Server]:
 
 
 @contextmanager
-def servers(store: str, number: int, fsync: str = "everysec") -> Iterator[list[Server]]:
+def servers(
+    store: str, number: int, fsync: str = "everysec", options: Sequence[str] = ()
+) -> Iterator[list[Server]]:
     """Several on one empty store, which has to be an engine's when there is more than one."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="jobwire-bench-")))
@@ -60,6 +62,7 @@ def servers(store: str, number: int, fsync: str = "everysec") -> Iterator[list[S
         for index in range(number):
             port = free_port()
             command = [sys.executable, "-m", "jobwire_server", "serve", "--store", url, "--listen", f"127.0.0.1:{port}"]
+            command += options
             process = stack.enter_context(running(command, folder / f"server-{index}.log"))
             wait_for(port, process)
             started.append(Server(f"127.0.0.1:{port}", process.pid, engine_pid, engine_url))

@@ -1,5 +1,6 @@
-// What a client in Go gets out of a server: go run . HOST:PORT [SECONDS]. Prints a table: single creates with 1, 16 and 64
-// in flight, batches of 100 and 1,000, and how fast the example's worker claims and settles what was created.
+// What a client in Go gets out of a server: go run . HOST:PORT [SECONDS]. Prints JSON, a line for each figure, in jobs a
+// second: single creates with 1, 16 and 64 in flight, batches of 100 and 1,000, and how fast the example's worker claims and
+// settles what was created. benchmarks/from_python.py does the same.
 package main
 
 import (
@@ -38,14 +39,13 @@ func main() {
 	jobs := pb.NewJobServiceClient(conn)
 	lasting := time.Duration(seconds * float64(time.Second))
 
-	fmt.Println("| from Go | jobs/s |\n|---|---|")
 	created := 0
 	for _, inFlight := range []int{1, 16, 64} {
 		count := repeat(inFlight, lasting, func(ctx context.Context) (int, error) {
 			_, err := jobs.CreateJob(ctx, newJob())
 			return 1, err
 		})
-		fmt.Printf("| CreateJob, %d in flight | %.0f |\n", inFlight, float64(count)/seconds)
+		tell(fmt.Sprintf("CreateJob, %d in flight", inFlight), float64(count)/seconds)
 		created += count
 	}
 	for _, size := range []int{100, 1000} {
@@ -57,10 +57,14 @@ func main() {
 			_, err := jobs.BatchCreateJobs(ctx, request)
 			return size, err
 		})
-		fmt.Printf("| BatchCreateJobs of %d, 2 in flight | %.0f |\n", size, float64(count)/seconds)
+		tell(fmt.Sprintf("BatchCreateJobs of %d, 2 in flight", size), float64(count)/seconds)
 		created += count
 	}
-	fmt.Printf("| claim and settle, 500 at a time | %.0f |\n", settle(conn, created))
+	tell("claim and settle, 500 at a time", settle(conn, created))
+}
+
+func tell(figure string, rate float64) {
+	fmt.Printf("{\"figure\": %q, \"rate\": %.1f}\n", figure, rate)
 }
 
 // newJob has the payload of every benchmark here: 200 bytes.
