@@ -116,11 +116,12 @@ class Line:
         """Jobs that one claim should ask for at most."""
         return max(1, min(ASSIGNED_AT_ONCE, int(BYTES_AT_ONCE / self._job_size)))
 
-    async def claim(self, request: ClaimRequest) -> tuple[int, Claimed]:
+    async def claim(self, request: ClaimRequest) -> tuple[int, Claimed, bool]:
+        """The store's clock, what was claimed, and whether more can be."""
         [answer] = await self._claims.submit([request])
         return answer
 
-    async def _run(self, requests: Sequence[ClaimRequest]) -> list[tuple[int, Claimed]]:
+    async def _run(self, requests: Sequence[ClaimRequest]) -> list[tuple[int, Claimed, bool]]:
         claims = await self._store.claim(self._queue, requests)
         sizes = [len(job.submission) for claimed in claims.claimed for job in claimed.jobs]
         if sizes:
@@ -136,7 +137,7 @@ class Line:
         if has_more:
             # Those who are about to ask need no bell.
             self.ring(claims.remaining - sum(len(request.tokens) for request in self._claims.waiting()))
-        return [(claims.now, claimed) for claimed in claims.claimed]
+        return [(claims.now, claimed, claims.remaining > 0) for claimed in claims.claimed]
 
 
 class ClaimStream:
@@ -343,7 +344,7 @@ class ClaimStream:
         self._freed = 0
         line.enter(self)
         try:
-            now, claimed = await line.claim(
+            now, claimed, is_more_left = await line.claim(
                 ClaimRequest(
                     worker_id=self.worker.id,
                     session=self.session,
@@ -369,7 +370,7 @@ class ClaimStream:
         self._last_job = time.monotonic()
         if not self.room:
             self._leave_lines()
-        elif len(assignments) == len(tokens):
+        elif is_more_left and len(assignments) == len(tokens):
             self._rung[queue] = share
         return Assigned(now, assignments)
 
