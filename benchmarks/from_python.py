@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -35,7 +36,7 @@ async def main(address: str, seconds: float) -> None:
             created += count
         for size in (100, 1000):
             batch = api.BatchCreateJobsRequest(requests=[new_job() for _ in range(size)], brief=True)
-            count = await repeat(2, seconds, lambda batch=batch: jobs.BatchCreateJobs(batch), jobs=size)
+            count = await repeat(2, seconds, partial(jobs.BatchCreateJobs, batch), jobs=size)
             tell(f"BatchCreateJobs of {size}, 2 in flight", count / seconds)
             created += count
     tell("claim and settle, 500 at a time", await settle(address, created))

@@ -52,9 +52,7 @@ def programs() -> dict[str, list[str]]:
     return found
 
 
-def measure(
-    languages: dict[str, list[str]], stores: Sequence[tuple[str, int]], *, runs: int, seconds: float
-) -> Rates:
+def measure(languages: dict[str, list[str]], stores: Sequence[tuple[str, int]], *, runs: int, seconds: float) -> Rates:
     """Each on an empty store. Raises lives.Miscounted when a server does not count what was done."""
     rates: Rates = {}
     for round_ in range(1, runs + 1):
@@ -85,9 +83,9 @@ def table(rates: Rates, *, runs: int) -> str:
         f"{language}, {store}{f', {processes} processes' if processes > 1 else ''}"
         for language, store, processes in rates
     ]
+    source = f"`{COMMAND}`, {here['date']}, {here['cores']} cores of {here['cpu']}"
     lines = [
-        f"`{COMMAND}`, {here['date']}, {here['cores']} cores of {here['cpu']}: jobs a second, medians of {runs} rounds in"
-        " turns (lowest – highest).",
+        f"{source}: jobs a second, medians of {runs} rounds in turns (lowest – highest).",
         "",
         f"| | {' | '.join(heads)} |",
         f"|---|{'---:|' * len(heads)}",

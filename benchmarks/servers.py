@@ -46,9 +46,7 @@ def server(store: str, fsync: str = "everysec") -> Iterator[Server]:
 
 
 @contextmanager
-def servers(
-    store: str, number: int, fsync: str = "everysec", options: Sequence[str] = ()
-) -> Iterator[list[Server]]:
+def servers(store: str, number: int, fsync: str = "everysec", options: Sequence[str] = ()) -> Iterator[list[Server]]:
     """Several on one empty store, which has to be an engine's when there is more than one."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="jobwire-bench-")))

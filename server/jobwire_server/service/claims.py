@@ -49,6 +49,8 @@ class ClaimService:
         self._streams: dict[str, set[ClaimStream]] = {}
         self._admission = streams
         self._draining = False
+        self._empty = asyncio.Event()
+        """No stream is left. Looked at while draining only."""
 
     async def open(self, spec: ClaimSpec) -> ClaimStream:
         """Opens a stream and ends older ones of the same worker id; SUPERSEDED when this one is the older."""
@@ -84,10 +86,12 @@ class ClaimService:
     async def drain(self) -> None:
         """Refuses new streams, tells the open ones, and returns when all have ended."""
         self._draining = True
-        streams = [stream for siblings in self._streams.values() for stream in siblings]
-        for stream in streams:
-            stream.drain()
-        await asyncio.gather(*(stream.closed.wait() for stream in streams))
+        self._empty.clear()
+        for siblings in self._streams.values():
+            for stream in siblings:
+                stream.drain()
+        if self._streams:
+            await self._empty.wait()
 
     async def finish(self) -> None:
         """Returns when every delivery that is on its way back has arrived. Before the store closes."""
@@ -100,6 +104,8 @@ class ClaimService:
             self._admission.leave()
             if not siblings:
                 del self._streams[stream.worker.id]
+                if not self._streams:
+                    self._empty.set()
 
     def _hear(self, hints: Hints) -> None:
         if hints.expired_seen:
