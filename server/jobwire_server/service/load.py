@@ -13,8 +13,9 @@ from jobwire_server.telemetry.metrics import Registry
 
 WINDOW: Final = 60.0
 """Seconds that a share is of."""
-HEAVY: Final = 0.8
-"""The share from which people are told. At 1 every further job waits for those before it; below, peaks still fit."""
+HEAVY: Final = 0.7
+"""The share from which people are told: that of a server which can do no more, the rest being waits for its store
+(measured: docs/performance.md)."""
 TOLD_EVERY: Final = 3600.0
 """Seconds between two log lines about the same."""
 
@@ -39,7 +40,7 @@ def look() -> Look:
 
 class Load:
     """Looks until cancelled at how much the event loop's thread is at work: it parses, decides and, on SQLite, runs
-    every statement, so that it is what a server process runs out of first (measured: docs/performance.md)."""
+    every statement, so that it is what a server process runs out of first."""
 
     def __init__(self, metrics: Registry, *, advice: str) -> None:
         """`advice` follows, in the log, what has been measured."""

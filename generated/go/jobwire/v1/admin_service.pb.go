@@ -783,7 +783,7 @@ type GetServerInfoResponse struct {
 	Store *StoreInfo `protobuf:"bytes,5,opt,name=store,proto3" json:"store,omitempty"`
 	// What the wire is guarded by.
 	Limits *ServerLimits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
-	// Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.8 can carry little more: on
+	// Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.7 can carry little more: on
 	// SQLite, which has one process, it is time for Redis or Valkey; there, for more processes.
 	Load          float64 `protobuf:"fixed64,7,opt,name=load,proto3" json:"load,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -437,7 +437,7 @@ class GetServerInfoResponse(_message.Message):
     instance_id: _builtins.str
     """New at every start; tells replicas behind one address apart."""
     load: _builtins.float
-    """Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.8 can carry little more: on
+    """Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.7 can carry little more: on
     SQLite, which has one process, it is time for Redis or Valkey; there, for more processes.
     """
     @_builtins.property

@@ -401,7 +401,7 @@ export declare type GetServerInfoResponse = Message<"jobwire.v1.GetServerInfoRes
   limits?: ServerLimits | undefined;
 
   /**
-   * Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.8 can carry little more: on
+   * Share of the latest minute that this process was at work, 0 … 1. One that stays above 0.7 can carry little more: on
    * SQLite, which has one process, it is time for Redis or Valkey; there, for more processes.
    *
    * @generated from field: double load = 7;

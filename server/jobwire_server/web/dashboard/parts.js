@@ -37,7 +37,7 @@ export const Failure = ({ error }) =>
 
 // What to do about a process that carries about all that it can. As in service/load.py.
 export const Heavy = ({ server: { load = 0, store = {} } }) =>
-  load >= 0.8 &&
+  load >= 0.7 &&
   html`<div class="notice warn" role="status">
     <strong>This server was at work for ${Math.round(load * 100)} % of the last minute, and can do little more.</strong>${" "}
     ${["STORE_KIND_SQLITE", "STORE_KIND_MEMORY"].includes(store.kind)
