@@ -21,18 +21,21 @@ from jobwire_server.store.sqlite.store import SqliteStore
 
 
 class Counting(SqliteStore):
-    """A store that counts its claims, and tells what they found only when `may_answer` is set. Time stands where the
-    test puts it."""
+    """A store that counts its claims, makes them only when `may_ask` is set, and tells what they found only when
+    `may_answer` is. Time stands where the test puts it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000 * SECOND
         self.claims = 0
+        self.may_ask = asyncio.Event()
         self.may_answer = asyncio.Event()
+        self.may_ask.set()
         self.may_answer.set()
         super().__init__(None, clock=lambda: self.now)
 
     async def claim(self, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
         self.claims += 1
+        await self.may_ask.wait()
         claims = await super().claim(queue, requests)
         await self.may_answer.wait()
         return claims
@@ -162,6 +165,31 @@ async def test_jobs_are_shared_among_the_streams_that_wait(service: ClaimService
     await asyncio.wait(waiting)
     shares = [len(event.assignments) for task in waiting if isinstance(event := task.result(), Assigned)]
     assert shares == [10] * 10
+
+
+async def test_a_stream_that_was_woken_for_one_job_takes_as_many_as_have_come_since(
+    service: ClaimService, store: Counting
+) -> None:
+    """Else it would go on to take them one by one for as long as there are any."""
+    stream = await opened(service, "w", max_in_flight=1000)
+    waiting = asyncio.create_task(stream.next())
+    await settled(store)
+    store.may_ask.clear()
+    await store.create([NewJob(id="first")])
+    await settled(store)  # it asks for one
+    await store.create([NewJob(id=f"j{i}") for i in range(600)])
+    await settled(store)
+    before = store.claims
+    store.may_ask.set()
+    first = await waiting
+    assert isinstance(first, Assigned)
+    assert len(first.assignments) == 1
+    left = 600
+    while left:
+        event = await stream.next()
+        assert isinstance(event, Assigned)
+        left -= len(event.assignments)
+    assert store.claims - before < 20
 
 
 async def test_a_lease_that_ends_before_its_claim_was_told_frees_its_credit(

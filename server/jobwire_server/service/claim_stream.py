@@ -368,7 +368,7 @@ class ClaimStream:
         if not self.room:
             self._leave_lines()
         elif is_more_left and len(assignments) == len(tokens):
-            self._rung[queue] = share
+            self._rung.setdefault(queue, share)  # where it was rung meanwhile, by this answer too, that share is newer
         return Assigned(now, assignments)
 
     def _heed(self, outcome: ClaimOutcome) -> None:
