@@ -48,7 +48,8 @@ class Driver:
             )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._unmatched: list[Any] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -92,6 +93,7 @@ class Driver:
         # A shell's driver has children in process groups of their own; they are all of its session.
         subprocess.run(["pkill", "-KILL", "-s", str(self._process.pid)], check=False)
         self._process.wait()
+        self._reader.join(PATIENCE)  # to the end of what they have said: a pipe is closed under nobody's hands
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
