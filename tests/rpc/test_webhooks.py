@@ -426,7 +426,7 @@ async def test_a_slow_receiver_is_given_up_and_tried_again_while_others_are_told
 
         def dawdle(_: Received) -> int:
             if len(slow.received) == 1:
-                time.sleep(1)
+                time.sleep(1)  # longer than it is waited for
             return 200
 
         slow.answer = dawdle
@@ -603,7 +603,7 @@ async def test_a_server_that_starts_tells_what_was_left(
 @LASTING
 async def test_a_server_that_drains_finishes_the_deliveries_under_way(store_url: str, receiver: Receiver) -> None:
     def slowly(_: Received) -> int:
-        time.sleep(0.3)
+        time.sleep(0.3)  # the delivery is under way while the server drains
         return 200
 
     receiver.answer = slowly
