@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from jobwire_server.domain.errors import JobwireError, Reason
-from jobwire_server.service.coalescer import Coalescer
+from jobwire_server.service.coalescer import PATIENCE, Coalescer
 from jobwire_server.store.base import StoreUnavailable
 
 
@@ -29,9 +29,9 @@ class Batches:
         return [2 * item for item in items]
 
 
-async def settle() -> None:
+async def settle(passes: int = 10) -> None:
     """Lets every task come to where it waits."""
-    for _ in range(10):
+    for _ in range(passes):
         await asyncio.sleep(0)
 
 
@@ -50,6 +50,51 @@ async def test_what_comes_while_a_batch_is_under_way_gathers_for_the_next_in_ord
     assert await asyncio.gather(*callers) == [[2, 2], [4, 4], [6, 6], [8, 8]]
     assert batches.seen == [[1, 1, 2, 2, 3, 3, 4, 4]] or batches.seen[0] == [1, 1]
     assert len(batches.seen) <= 2
+
+
+async def test_where_calls_come_together_those_that_come_a_little_later_join() -> None:
+    batches = Batches()
+    batches.may_go_on.set()
+    coalescer = Coalescer(batches.run, batch=100)
+    await _met(coalescer, batches)
+    callers = []
+    for n in range(20, 40):
+        callers.append(asyncio.create_task(coalescer.call([n])))
+        await settle(passes=PATIENCE // 5)
+    await asyncio.gather(*callers)
+    assert batches.seen == [[*range(20, 40)]]
+
+
+async def test_where_calls_come_one_by_one_none_waits_for_another() -> None:
+    batches = Batches()
+    batches.may_go_on.set()
+    coalescer = Coalescer(batches.run, batch=100)
+    callers = []
+    for n in range(1, 5):
+        callers.append(asyncio.create_task(coalescer.call([n])))
+        await settle(passes=PATIENCE // 5)
+    assert batches.seen == [[1], [2], [3], [4]]
+    await asyncio.gather(*callers)
+
+
+async def test_callers_that_never_end_do_not_hold_up_the_first() -> None:
+    batches = Batches()
+    batches.may_go_on.set()
+    coalescer = Coalescer(batches.run, batch=1_000_000)
+    await _met(coalescer, batches)
+    callers = [asyncio.create_task(coalescer.call([1]))]
+    while not batches.seen:
+        callers.append(asyncio.create_task(coalescer.call([2])))
+        await settle(passes=1)
+        assert len(callers) < 20 * PATIENCE, "the first still waits"
+    assert batches.seen[0][0] == 1
+    await asyncio.gather(*callers)
+
+
+async def _met(coalescer: Coalescer[int, int], batches: Batches) -> None:
+    """Lets the coalescer see that calls come together."""
+    await asyncio.gather(*(coalescer.call([0]) for _ in range(10)))
+    batches.seen.clear()
 
 
 async def test_a_batch_holds_no_more_than_it_may() -> None:

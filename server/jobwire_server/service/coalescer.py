@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.store.base import StoreFull, StoreUnavailable
@@ -15,8 +15,18 @@ from jobwire_server.telemetry.metrics import SECONDS, Histogram, Registry
 T = TypeVar("T")
 R = TypeVar("R")
 
-RETRY_AFTER = 100_000
+RETRY_AFTER: Final = 100_000
 """Microseconds after which a call that found too many before it may find room."""
+
+PATIENCE: Final = 25
+"""Passes of the event loop that bring no further call before a batch goes: in so many, a call that has reached the
+process reaches us. More of them gained nothing."""
+
+_PATIENCE_FOR_EACH: Final = 8
+"""Of those, for each call by which the last batch was more than one: two that met are enough to wait for a third."""
+
+_LONGEST: Final = 8 * PATIENCE
+"""Passes that a batch waits at most, however many calls go on to come."""
 
 
 @dataclass(slots=True)
@@ -34,6 +44,10 @@ def waits(metrics: Registry, of: str) -> Histogram:
 
 class Coalescer(Generic[T, R]):
     """Runs one batch at a time; what arrives meanwhile gathers for the next. No timer, so a lone call waits for nobody.
+
+    Where calls do come together, a batch also waits for those that are on their way through the event loop: it goes
+    when a number of passes brought none. The store answers within the time that one call takes gRPC, so that without it
+    64 callers made batches of two (measured: 1,700 → 3,000 single creates a second on Redis, 1,900 → 2,900 on SQLite).
 
     `run` takes items in order of arrival and answers one result for each, or raises and has done nothing. A batch holds
     `batch` items, or one call that has more. Calls of more than half a batch go alone and at once: they are a batch
@@ -54,6 +68,8 @@ class Coalescer(Generic[T, R]):
         self._bound = bound
         self._waiting: deque[_Call[T, R]] = deque()
         self._gathered = 0
+        self._together = 1
+        """Calls in the last batch."""
         self._task: asyncio.Task[None] | None = None
 
     async def call(self, items: Sequence[T]) -> Sequence[R]:
@@ -86,9 +102,19 @@ class Coalescer(Generic[T, R]):
     async def _drain(self) -> None:
         try:
             while self._waiting:
+                await self._let_others_join()
                 await self._run_batch(self._next_batch())
         finally:
             self._task = None
+
+    async def _let_others_join(self) -> None:
+        patience = min(PATIENCE, _PATIENCE_FOR_EACH * (self._together - 1))
+        passes = without = 0
+        while without < patience and passes < _LONGEST and self._gathered < self._batch:
+            before = self._gathered
+            await asyncio.sleep(0)
+            passes += 1
+            without = without + 1 if self._gathered == before else 0
 
     def _next_batch(self) -> list[_Call[T, R]]:
         calls = [self._waiting.popleft()]
@@ -97,6 +123,7 @@ class Coalescer(Generic[T, R]):
             calls.append(self._waiting.popleft())
             size += len(calls[-1].items)
         self._gathered -= size
+        self._together = len(calls)
         if self._waits is not None:
             self._waits.observe(asyncio.get_running_loop().time() - calls[0].arrived)
         return calls
