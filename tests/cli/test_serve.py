@@ -30,7 +30,7 @@ from jobwire_server.exits import EXIT_UNREACHABLE
         ("postgres://somebody:secret@host/db", "postgres is no store"),
         ("jobs.db", "no URL"),
         ("redis://:secret@host:port", "port"),
-        ("redis://host?pool=many", "pool="),
+        ("redis://host?pool=many", "unknown in the store URL: pool"),
         ("memory://a", "memory is no store"),
     ],
 )

@@ -165,8 +165,6 @@ async def test_who_hears_nothing_says_so(
     await second.watch(lambda _: None)
     monkeypatch.setattr(telling, "DEADLINE", 0.1)
     monkeypatch.setattr(telling, "_MARK_AGAIN", 0.01)
-    monkeypatch.setattr(telling.Telling, "_heard", lambda *_: None)
-    assert second._telling is not None
-    second._telling._ear._heard = lambda _: None
+    monkeypatch.setattr(telling.Telling, "_heard_mark", lambda *_: None)
     with pytest.raises(StoreUnavailable, match="not heard"):
         await second.caught_up()

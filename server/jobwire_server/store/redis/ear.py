@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  # its name in redis-py
+    RedisError,
+)
+
+from jobwire_server.store.redis.connection import Connection
+from jobwire_server.store.redis.topology import Address
 
 _SILENCE: Final = 1.0
 """Seconds without a message after which the connection is asked for a sign of life, and again until it is given up."""
@@ -27,75 +31,113 @@ class Ear:
     """Tells `heard` each message of a channel, in order, and `again` when it hears once more after a break."""
 
     def __init__(
-        self, client: Redis, channel: str, *, heard: Callable[[bytes], None], again: Callable[[], None], what: str
+        self,
+        address: Address,
+        channel: str,
+        *,
+        heard: Callable[[bytes], None],
+        again: Callable[[], None],
+        what: str,
     ) -> None:
-        self._client = client
+        self._address = address
         self._channel = channel
         self._heard = heard
         self._again = again
         self._what = what
         self._task: asyncio.Task[None] | None = None
-        self._is_closed = False
 
     async def open(self) -> None:
-        """Returns once the channel is heard."""
+        """Returns once the channel is heard. Raises RedisError or OSError."""
         self._task = asyncio.create_task(self._hear(await self._subscribe()))
 
     async def close(self) -> None:
-        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self._client.aclose()
 
-    async def _subscribe(self) -> PubSub:
-        subscription = self._client.pubsub()
-        try:
-            await subscription.subscribe(self._channel)
-            await subscription.get_message(timeout=_SILENCE)
-        except BaseException:
-            await subscription.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-            raise
+    async def _subscribe(self) -> _Subscription:
+        subscription = _Subscription(self._heard)
+        await subscription.open(self._address, self._channel)
         return subscription
 
-    async def _hear(self, subscription: PubSub | None) -> None:
-        # redis-py may swallow a cancellation that comes together with its timeout; without the looks at `_is_closed`
-        # closing would wait for ever.
+    async def _hear(self, subscription: _Subscription) -> None:
+        while True:
+            try:
+                reason = await subscription.ended()
+            finally:
+                subscription.close()
+            _log.warning("%s are not heard: %s: %s", self._what, type(reason).__name__, reason)
+            subscription = await self._subscribe_again()
+            _log.info("%s are heard again", self._what)
+            self._again()
+
+    async def _subscribe_again(self) -> _Subscription:
+        while True:
+            await asyncio.sleep(_RECONNECT_AFTER)
+            try:
+                return await self._subscribe()
+            except (RedisError, OSError) as error:
+                _log.warning("%s are not heard: %s: %s", self._what, type(error).__name__, error)
+
+
+class _Subscription:
+    """To one channel, on one connection."""
+
+    def __init__(self, heard: Callable[[bytes], None]) -> None:
+        self._heard = heard
+        self._connection = Connection(self._replied, self._lost)
+        self._replies = 0
+        self._began = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._reason: Exception = ConnectionError("closed")
+
+    async def open(self, address: Address, channel: str) -> None:
+        """Returns once the channel is heard. Raises RedisError or OSError."""
+        await self._connection.open(address)
         try:
-            while not self._is_closed:
-                try:
-                    if subscription is None:
-                        subscription = await self._subscribe()
-                        _log.info("%s are heard again", self._what)
-                        self._again()
-                    await self._listen_to(subscription)
-                except (RedisError, OSError, TimeoutError) as error:
-                    if subscription is not None:
-                        _log.warning("%s are not heard: %s: %s", self._what, type(error).__name__, error)
-                        await _let_go(subscription)
-                    subscription = None
-                    await asyncio.sleep(_RECONNECT_AFTER)
-        finally:
-            if subscription is not None:
-                await _let_go(subscription)
+            self._connection.send("SUBSCRIBE", channel)
+            async with asyncio.timeout(_SILENCE):
+                await self._began.wait()
+        except BaseException:
+            self.close()
+            raise
+        if self._ended.is_set():
+            raise self._reason
 
-    async def _listen_to(self, subscription: PubSub) -> None:
+    async def ended(self) -> Exception:
+        """Why, once it has."""
         is_asked = False
-        while not self._is_closed:
-            message = await subscription.get_message(timeout=_SILENCE)
-            if message is None:
+        while not self._ended.is_set():
+            before = self._replies
+            try:
+                async with asyncio.timeout(_SILENCE):
+                    await self._ended.wait()
+            except TimeoutError:
+                if self._replies == before and is_asked:
+                    return TimeoutError("no sign of life")
+                is_asked = self._replies == before
                 if is_asked:
-                    raise TimeoutError("no sign of life")
-                await subscription.ping()
-                is_asked = True
-                continue
-            is_asked = False
-            if message["type"] == "message":
-                self._heard(message["data"])
+                    self._ask()
+        return self._reason
 
+    def close(self) -> None:
+        self._connection.end(ConnectionError("closed"))
 
-async def _let_go(subscription: PubSub) -> None:
-    try:
-        await subscription.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-    except (RedisError, OSError):
-        return  # it is broken already
+    def _ask(self) -> None:
+        try:
+            self._connection.send("PING")
+        except ConnectionError:
+            return  # it has been told why
+
+    def _replied(self, reply: Any) -> None:
+        self._replies += 1
+        self._began.set()
+        if isinstance(reply, Exception):
+            self._connection.end(reply)
+        elif reply[0] == b"message":
+            self._heard(reply[2])
+
+    def _lost(self, reason: Exception) -> None:
+        self._reason = reason
+        self._began.set()
+        self._ended.set()

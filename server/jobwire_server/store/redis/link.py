@@ -10,10 +10,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
-from redis.asyncio import Redis
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -29,6 +28,8 @@ from redis.exceptions import (
 
 from jobwire_server.store.base import StoreFull, StoreUnavailable
 from jobwire_server.store.redis.scripts import Answer, Call
+from jobwire_server.store.redis.topology import ANSWER_WITHIN, Address
+from jobwire_server.store.redis.wire import Wire
 from jobwire_server.telemetry.metrics import Timed, unmeasured
 
 DEADLINE: Final = 6.0
@@ -57,7 +58,7 @@ class Link:
 
     def __init__(
         self,
-        client: Redis,
+        address: Address,
         meta: str,
         *,
         clock: Callable[[], int] | None,
@@ -65,8 +66,7 @@ class Link:
         name: str,
         timed: Timed = unmeasured,
     ) -> None:
-        self.client: Final = client
-        self._execute: Callable[..., Awaitable[Any]] = client.execute_command
+        self._wire = Wire(address, answer_within=ANSWER_WITHIN)
         self._meta = meta
         self._clock = clock
         self._gap = "" if outage_gap is None else str(outage_gap)
@@ -114,35 +114,44 @@ class Link:
         given = (1, self._meta, now, self._gap, call_id, "1" if is_repeat else "", arguments, call.blob)
         began = time.perf_counter()
         try:
-            answer = await self._execute("EVALSHA", call.script.sha, *given)
+            answer = await self._wire.call("EVALSHA", call.script.sha, *given)
         except NoScriptError:  # never seen, or flushed: nothing happened
-            answer = await self._execute("EVAL", call.script.source, *given)
+            answer = await self._wire.call("EVAL", call.script.source, *given)
         self._timed(call.script.name, time.perf_counter() - began)
         now_text, change, hints, json, blob = answer
         return Answer(int(now_text), int(change or 0), hints, json, blob)
 
+    async def close(self) -> None:
+        await self._wire.close()
+
     async def ping(self) -> None:
         """Raises StoreUnavailable at once when there is no answer."""
-        try:
-            await self._execute("PING")
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
+        await self._ask("PING")
 
     async def field(self, key: str, name: str) -> bytes | None:
         """One field of a hash; raises StoreUnavailable at once when there is no answer."""
-        try:
-            value: bytes | None = await self._execute("HGET", key, name)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
+        value: bytes | None = await self._ask("HGET", key, name)
         return value
 
-    async def engine_info(self, *sections: str) -> dict[str, Any]:
+    async def engine_info(self) -> dict[str, str]:
         """What the engine says of itself; raises StoreUnavailable at once when there is no answer."""
+        said: bytes = await self._ask("INFO")
+        lines = said.decode(errors="replace").splitlines()
+        return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
+
+    async def setting(self, name: str) -> str | None:
+        """One setting of the engine; None when it does not tell."""
         try:
-            said: dict[str, Any] = await self.client.info(*sections)
+            said: list[bytes] = await self._wire.call("CONFIG", "GET", name)
+        except ResponseError:  # CONFIG is forbidden, as with many hosts
+            return None
+        return said[1].decode() if said else None
+
+    async def _ask(self, *words: str) -> Any:
+        try:
+            return await self._wire.call(*words)
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
-        return said
 
     def _missed(self, reason: Exception) -> None:
         if not self._is_lost:

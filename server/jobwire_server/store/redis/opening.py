@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Final
-
-from redis.exceptions import ResponseError
+from typing import Final
 
 from jobwire_server.store.base import CannotOpen
 from jobwire_server.store.parts import to_json
@@ -43,7 +41,7 @@ async def look_at(link: Link, name: str, schema_version: int) -> Engine:
             f"schema {schema_version} in {keys.PARTITIONS} only: start the version of jobwire that wrote it, or "
             "choose another database or prefix"
         )
-    info = await link.client.info()
+    info = await link.engine_info()
     engine = _engine(info)
     policy = info.get("maxmemory_policy", "unknown")
     if policy == "unknown":
@@ -56,10 +54,10 @@ async def look_at(link: Link, name: str, schema_version: int) -> Engine:
     return Engine(engine, await _durability(link, info), int(create_time or 0))
 
 
-def _engine(info: dict[str, Any]) -> str:
+def _engine(info: dict[str, str]) -> str:
     """The engine with its version. Raises CannotOpen for one that lacks what the scripts need."""
     name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
-    version = str(info.get("valkey_version") or info.get("redis_version") or "of unknown version")
+    version = info.get("valkey_version") or info.get("redis_version") or "of unknown version"
     numbers = version.split(".")
     if len(numbers) > 1 and all(part.isdigit() for part in numbers[:2]):
         oldest = _OLDEST[name]
@@ -68,12 +66,8 @@ def _engine(info: dict[str, Any]) -> str:
     return f"{name} {version}"
 
 
-async def _durability(link: Link, info: dict[str, Any]) -> str:
+async def _durability(link: Link, info: dict[str, str]) -> str:
     """What an OK of this engine means, as far as it tells."""
-    if not info.get("aof_enabled", 0):
+    if info.get("aof_enabled") != "1":
         return "none" if "aof_enabled" in info else "unknown"
-    try:
-        config = await link.client.config_get("appendfsync")
-    except ResponseError:  # CONFIG is forbidden, as with many hosts
-        return "unknown"
-    return _DURABILITY.get(str(config.get("appendfsync")), "unknown")
+    return _DURABILITY.get(await link.setting("appendfsync") or "", "unknown")

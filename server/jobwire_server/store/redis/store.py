@@ -94,20 +94,20 @@ class RedisStore:
     async def open(self) -> None:
         name = self._address.masked
         link = Link(
-            self._address.connect(),
+            self._address,
             self._keys.meta,
             clock=self._clock,
             outage_gap=self._outage_gap,
             name=name,
             timed=self.timed,
         )
-        bell = Bell(self._address.connect(), self._keys.hints)
+        bell = Bell(self._address, self._keys.hints)
         try:
             self._engine = await opening.look_at(link, name, SCHEMA_VERSION)
             await bell.open()
         except BaseException as error:
             await bell.close()
-            await link.client.aclose()
+            await link.close()
             if isinstance(error, StoreUnavailable | RedisError | OSError):
                 raise CannotOpen(f"cannot open {name}: {error}") from error
             raise
@@ -122,7 +122,7 @@ class RedisStore:
         if bell is not None:
             await bell.close()
         if link is not None:
-            await link.client.aclose()
+            await link.close()
 
     # --- the verbs ------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class RedisStore:
     async def info(self) -> StoreInfo:
         snapshot = await self._run(calls.get(()))
         recovered_at = await self._open_link().field(self._keys.swept, "recovered_at")
-        said = await self._open_link().engine_info("memory", "clients", "stats")
+        said = await self._open_link().engine_info()
         return StoreInfo(
             kind="redis",
             engine=self._engine.name,
@@ -260,7 +260,7 @@ class RedisStore:
         return self._bell.listen()
 
     async def watch(self, hear: Callable[[Changes], None]) -> None:
-        telling = Telling(self._address.connect(), self._keys.changes, send=self._run, hear=hear)
+        telling = Telling(self._address, self._keys.changes, send=self._run, hear=hear)
         try:
             await telling.open()
         except (RedisError, OSError) as error:
