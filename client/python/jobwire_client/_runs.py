@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol, cast
 
@@ -17,7 +18,7 @@ from jobwire.v1.job_pb2 import Job
 from jobwire.v1.job_service_pb2 import Assignment, ReportProgress, UpdateJobRequest, UpdateJobResponse
 from jobwire_client._convert import Body, clean_text
 from jobwire_client._settler import Settler, completion, failure, failure_from, is_over, release
-from jobwire_client._tracing import run_of
+from jobwire_client._tracing import are_kept, run_of
 from jobwire_client.context import Handler, JobContext, PermanentError, Release, Stopped
 from jobwire_client.errors import JobwireError, LeaseLost
 from jobwire_client.hooks import Ended, Hooks, Settled, tell
@@ -41,6 +42,9 @@ class Leases(Protocol):
 
     def drop(self, token: str) -> None:
         """Beats for it no more."""
+
+
+_NO_SPAN: Final = nullcontext()
 
 
 class _Runner(NamedTuple):
@@ -122,6 +126,8 @@ class Runs:
         self._tasks: set[asyncio.Task[None]] = set()
         self._acknowledged = asyncio.Event()
         self._unknown_types: set[str] = set()
+        self._has_spans = False
+        """Asked at each message: a provider may be set at any time, and to ask costs as much as a handler."""
         self._is_draining = False
         self._is_abandoned = False
 
@@ -132,6 +138,7 @@ class Runs:
 
     def assign(self, assignments: Iterable[Assignment]) -> None:
         """Takes jobs over, which are beaten for already."""
+        self._has_spans = are_kept()
         runs: list[_Run] = []
         for assignment in assignments:
             older = self._newest.get(assignment.job.id)
@@ -268,7 +275,7 @@ class Runs:
         tell(self._hooks.on_start, run.context, run.job)
         failed: BaseException
         try:
-            with run_of(run.job):
+            with run_of(run.job) if self._has_spans else _NO_SPAN:
                 return completion(await self._handle(run)), None
         except asyncio.CancelledError as cancelled:
             if self._is_abandoned:

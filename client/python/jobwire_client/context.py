@@ -44,6 +44,10 @@ class Stopped(Exception):
     """Raised by `JobContext.check`: what a handler does from here on would be in vain."""
 
 
+_WAITING = threading.Lock()
+"""Held where a thread begins to wait and where somebody stops a run, so that neither overlooks the other."""
+
+
 class JobContext:
     """One run of one job. Its properties and methods may be used from any thread, `report` from the event loop only."""
 
@@ -51,7 +55,9 @@ class JobContext:
         self._assignment = assignment
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._stopped = threading.Event()
+        self._is_stopped = False
+        self._waited_for: threading.Event | None = None
+        """Made by the first thread that waits: it costs as much as all the rest of a context."""
         self._cancel_reason: str | None = None
         self._latest: tuple[float | None, str] | None = None
         """What a thread has reported last, until it is sent."""
@@ -93,16 +99,21 @@ class JobContext:
     @property
     def stopped(self) -> bool:
         """The handler should end: cancelled, its lease was lost, or the worker shuts down."""
-        return self._stopped.is_set()
+        return self._is_stopped
 
     def wait_stopped(self, timeout: float | None = None) -> bool:
         """Blocks a plain handler's thread until it should end (True) or `timeout` seconds have passed."""
-        return self._stopped.wait(timeout)
+        with _WAITING:
+            if self._waited_for is None:
+                self._waited_for = threading.Event()
+                if self._is_stopped:
+                    self._waited_for.set()
+        return self._waited_for.wait(timeout)
 
     def check(self) -> None:
         """The way out for a plain handler: raises Stopped when it should end. What it returns instead counts as a
         completion, also after a cancel."""
-        if self._stopped.is_set():
+        if self._is_stopped:
             raise Stopped
 
     async def report(self, fraction: float | None = None, message: str = "") -> None:
@@ -125,7 +136,10 @@ class JobContext:
         """For the worker: sets the flags."""
         if cancel_reason is not None:
             self._cancel_reason = cancel_reason
-        self._stopped.set()
+        with _WAITING:
+            self._is_stopped = True
+            if self._waited_for is not None:
+                self._waited_for.set()
 
 
 Handler: TypeAlias = "Callable[[JobContext], Awaitable[Body] | Body]"
