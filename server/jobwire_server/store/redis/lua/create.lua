@@ -11,11 +11,11 @@ local answers, existing, positions, created, requests, keys, has_created = {}, {
 for i, new in ipairs(new_jobs) do
     keys[i] = key_of(new[1])
 end
-local some_exist = exist(keys)
+local some_exist, known = exist(keys), known_requests(new_jobs)
 
 -- The digest and the id that this request key stands for; nothing when it is not known.
 local function remembered(key)
-    local found = requests[key] or redis.call('GET', TAG .. REQUEST .. key)
+    local found = requests[key] or known[key]
     if found then
         local forgotten_at, id, digest = string.match(found, '^(%d+) (%S+) (.*)$')
         if tonumber(forgotten_at) > NOW then

@@ -32,6 +32,20 @@ local function exist(keys)
     return false
 end
 
+-- What stands under the request keys of new jobs, by key: one question for all of them.
+local function known_requests(new_jobs)
+    local request_keys, names, known = {}, {}, {}
+    for _, new in ipairs(new_jobs) do
+        if new[4] then
+            request_keys[#request_keys + 1], names[#names + 1] = new[4], TAG .. REQUEST .. new[4]
+        end
+    end
+    for i, found in ipairs(mget(names)) do
+        known[request_keys[i]] = found
+    end
+    return known
+end
+
 -- Nothing when there is no such job.
 local function digest_of(id, some_exist)
     local spec = specs[id]
