@@ -12,7 +12,6 @@ import time
 from typing import Final
 
 from jobwire_client import AsyncClient, JobContext, Worker, new_job
-from jobwire_client.hooks import Settled
 
 CONCURRENCY: Final = 500
 PAYLOAD: Final = b"x" * 200
@@ -21,17 +20,14 @@ PAYLOAD: Final = b"x" * 200
 async def main(address: str, jobs: int) -> None:
     left = jobs + 1
     finished = asyncio.Event()
+    worker = Worker(address, concurrency=CONCURRENCY)
 
-    def settled(_: Settled) -> None:
+    @worker.handler("bench")
+    async def bench(_: JobContext) -> bytes:
         nonlocal left
         left -= 1
         if left == 0:
             finished.set()
-
-    worker = Worker(address, concurrency=CONCURRENCY, on_settled=settled)
-
-    @worker.handler("bench")
-    async def bench(_: JobContext) -> bytes:
         return b"ok"
 
     working = asyncio.create_task(worker.run())
@@ -43,10 +39,10 @@ async def main(address: str, jobs: int) -> None:
         if refused := [outcome for outcome in outcomes if isinstance(outcome, Exception)]:
             raise refused[0]
         await finished.wait()
+        worker.stop()
+        await working  # all is settled
         seconds = time.perf_counter() - start
         counts = await client.count()
-    worker.stop()
-    await working
     told = {"jobs": jobs, "seconds": seconds, "completed": counts.get("COMPLETED", 0) - 1}
     sys.stdout.write(json.dumps(told) + "\n")
 
