@@ -46,7 +46,7 @@ class Contestant:
 _STUBS: Final = Own("jobwire_stubs")
 _WORKER: Final = Own("jobwire_worker")
 _BY_STUBS: Final = "plain stubs, calls of 500"
-_BY_WORKER: Final = "`create_many`, `Worker` of 500 at a time"
+_BY_WORKER: Final = "`create_many`, `Worker` of 2,000 at a time"
 _REDIS: Final = (engines.REDIS,)
 _POSTGRES: Final = (engines.INITDB, engines.POSTGRES, engines.PG_ISREADY)
 

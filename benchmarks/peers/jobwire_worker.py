@@ -13,7 +13,7 @@ from typing import Final
 
 from jobwire_client import AsyncClient, JobContext, Worker, new_job
 
-CONCURRENCY: Final = 500
+CONCURRENCY: Final = 2_000
 PAYLOAD: Final = b"x" * 200
 
 
