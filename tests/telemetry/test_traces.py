@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 import pytest
@@ -190,7 +190,7 @@ async def plain() -> AsyncIterator[str]:
 @pytest.fixture
 def traced(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> Spans:
     """This process's programs make spans: the provider of OpenTelemetry can be set once only."""
-    monkeypatch.setattr(trace, "get_tracer", spans.provider.get_tracer)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: spans.provider)
     return spans
 
 
@@ -250,6 +250,25 @@ async def test_a_run_that_fails_is_an_error_and_one_that_is_given_back_is_none(p
     assert (back.status.status_code, back.events, back.links) == (StatusCode.UNSET, (), ())
 
 
+async def test_where_nobody_keeps_spans_none_is_made(plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tracer(*_: object) -> NoReturn:
+        raise AssertionError("a span that nobody keeps")
+
+    monkeypatch.setattr(trace, "get_tracer", tracer)
+    worker = Worker(plain)
+
+    @worker.default_handler
+    async def handle(context: JobContext) -> str:
+        worker.stop()
+        return "ran"
+
+    async with AsyncClient(plain) as client:
+        created = await client.create("job")
+        async with asyncio.timeout(20):
+            await worker.run()
+        assert (await client.get(created.id)).result.text == "ran"
+
+
 def test_without_opentelemetry_the_client_makes_jobs_all_the_same() -> None:
     program = (
         "import sys; sys.modules['opentelemetry'] = None\n"
@@ -257,7 +276,7 @@ def test_without_opentelemetry_the_client_makes_jobs_all_the_same() -> None:
         "assert not _tracing.HAS_TRACES\n"
         "job = models.new_job('a')\n"
         "assert not job.traceparent\n"
-        "with _tracing.run_of(job): pass\n"
+        "assert not _tracing.are_kept()\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
