@@ -21,8 +21,8 @@ from jobwire_server.store.sqlite.store import SqliteStore
 
 
 class Counting(SqliteStore):
-    """A store that counts its claims, makes them only when `may_ask` is set, and tells what they found only when
-    `may_answer` is. Time stands where the test puts it."""
+    """A store that counts its claims and commits, makes claims only when `may_ask` is set, and tells what they found
+    only when `may_answer` is. Time stands where the test puts it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000 * SECOND
@@ -32,6 +32,11 @@ class Counting(SqliteStore):
         self.may_ask.set()
         self.may_answer.set()
         super().__init__(None, clock=lambda: self.now)
+        self.commits = 0
+        self.timed = self._count
+
+    def _count(self, *_: object) -> None:
+        self.commits += 1
 
     async def claim(self, queue: str, requests: Sequence[ClaimRequest]) -> Claims:
         self.claims += 1
@@ -100,6 +105,19 @@ async def test_a_job_wakes_one_of_many_streams_and_costs_one_claim(service: Clai
     assert store.claims - before == 1
     for task in waiting:
         task.cancel()
+
+
+async def test_a_job_that_somebody_waits_for_is_claimed_in_the_transaction_that_creates_it(
+    service: ClaimService, store: Counting
+) -> None:
+    """One fsync for both."""
+    stream = await opened(service, "w")
+    waiting = asyncio.create_task(stream.next())
+    await settled(store)
+    before = store.commits
+    await store.create([NewJob(id="a")])
+    assert isinstance(await waiting, Assigned)
+    assert store.commits - before == 1
 
 
 async def test_a_hundred_jobs_cost_as_few_claims_as_they_can_whoever_waits_besides(

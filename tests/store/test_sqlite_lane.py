@@ -17,7 +17,7 @@ from tests.store.making import Clock, claim, get, ids, is_there, new_job, put, q
 from jobwire_server.domain.filter import JobFilter
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DAY, JobState
-from jobwire_server.domain.worker import WorkerInfo
+from jobwire_server.domain.worker import Directive, WorkerInfo
 from jobwire_server.store.base import CreateOutcome, Hints, StoreFull, StoreUnavailable
 from jobwire_server.store.sqlite import lane
 from jobwire_server.store.sqlite.lane import MAX_WEIGHT
@@ -107,6 +107,52 @@ async def test_calls_that_wait_together_are_committed_and_told_together(
     await asyncio.gather(*tasks)
     assert told == 2, "once for the call that held them up, once for all of them"
     assert await anext(hints) == Hints(queued={"default": 50})
+
+
+async def test_who_waits_for_jobs_is_told_before_the_commit_and_workers_after_it(
+    file: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim that comes too early finds nothing; a worker that stops too early has stopped."""
+    await file.beat(WorkerInfo(id="w"))
+    hints = file.hints()
+    may_commit = asyncio.Event()
+    thread = file._writer._thread  # type: ignore[union-attr]  # it is open
+    do = thread.do
+
+    async def held_back(*work: Any) -> Any:
+        await may_commit.wait()
+        return await do(*work)
+
+    monkeypatch.setattr(thread, "do", held_back)
+    tasks = await started(file.create([new_job("j")]), file.direct("w", Directive.QUIET))
+    async with asyncio.timeout(PATIENCE):
+        assert await anext(hints) == Hints(queued={"default": 1})
+    assert not any(task.done() for task in tasks)
+    may_commit.set()
+    assert await anext(hints) == Hints(directives={"w": Directive.QUIET})
+    await asyncio.gather(*tasks)
+
+
+async def test_a_bad_call_that_joins_a_transaction_fails_alone(file: SqliteStore) -> None:
+    hints = file.hints()
+    commits: list[str] = []
+    file._writer._timed = lambda step, _: commits.append(step)  # type: ignore[union-attr]  # it is open
+
+    def bad(transaction: Transaction) -> None:
+        transaction.execute("DELETE FROM job")
+        raise ValueError("bad")
+
+    creating = asyncio.create_task(file.create([new_job("j")]))
+    async with asyncio.timeout(PATIENCE):
+        await anext(hints)
+    assert not creating.done()
+    assert not commits, "the transaction had ended: the test proves nothing"
+    joining = await started(file._write(bad), file.create([new_job("k")]))
+    (created,) = await creating
+    assert created.outcome is CreateOutcome.CREATED
+    failed, _ = await answered(joining)
+    assert isinstance(failed, ValueError)
+    assert [await is_there(file, id) for id in ("j", "k")] == [True, True]
 
 
 async def test_a_transaction_is_bounded(file: SqliteStore) -> None:

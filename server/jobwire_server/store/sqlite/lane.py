@@ -34,6 +34,9 @@ MAX_WEIGHT: Final = 1_000
 BUSY: Final = 5_000
 """Milliseconds to wait for another program to let go of the file."""
 
+_JOINED_WITHIN: Final = 6
+"""Passes of the event loop in which a stream that was told of a job has asked for it: it takes four."""
+
 _BROKEN: Final = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError)
 """After these nothing the connection says can be trusted; only a fresh start can tell what is on the disk."""
 
@@ -64,7 +67,10 @@ class _Call:
 
 
 class Lane:
-    """Runs calls in order, in transactions that begin with `begin`. `connect` runs in the lane's thread."""
+    """Runs calls in order, in transactions that begin with `begin`. `connect` runs in the lane's thread.
+
+    `before_commit` answers whether it told somebody who may have a call for the same transaction: it waits a moment.
+    """
 
     def __init__(
         self,
@@ -74,6 +80,7 @@ class Lane:
         begin: str,
         start_transaction: Callable[[apsw.Connection], Transaction],
         has_room: Callable[[], bool] = lambda: True,
+        before_commit: Callable[[Transaction], bool] = lambda transaction: False,
         on_commit: Callable[[Transaction], None] = lambda transaction: None,
         on_failure: Callable[[str], None],
         timed: Timed = unmeasured,
@@ -83,6 +90,7 @@ class Lane:
         self._begin = begin
         self._start_transaction = start_transaction
         self._has_room = has_room
+        self._before_commit = before_commit
         self._on_commit = on_commit
         self._on_failure = on_failure
         self._timed = timed
@@ -158,7 +166,7 @@ class Lane:
             for call in calls:
                 await self._try([call])
 
-    async def _try(self, calls: Sequence[_Call]) -> bool:
+    async def _try(self, calls: list[_Call]) -> bool:
         """Runs the calls in one transaction; False, and nothing happened, when that failed and each should be tried
         alone."""
         if not calls:
@@ -185,7 +193,7 @@ class Lane:
         self._on_commit(transaction)
         return True
 
-    async def _committed(self, calls: Sequence[_Call]) -> tuple[list[Any], Transaction]:
+    async def _committed(self, calls: list[_Call]) -> tuple[list[Any], Transaction]:
         if any(call.is_long for call in calls):
             return await self._thread.do(self._transact, calls)
         try:
@@ -194,6 +202,9 @@ class Lane:
             await self._thread.do(self._begin_patiently)
         try:
             values, transaction = self._execute(calls)
+            if self._before_commit(transaction):
+                values += await self._joining(calls, transaction)
+            transaction.flush()
             began = time.perf_counter()
             await self._thread.do(self._connection.execute, "COMMIT")
             self._timed("commit", time.perf_counter() - began)
@@ -207,6 +218,7 @@ class Lane:
         self._begin_patiently()
         try:
             values, transaction = self._execute(calls)
+            transaction.flush()
             self._connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -215,9 +227,20 @@ class Lane:
 
     def _execute(self, calls: Sequence[_Call]) -> tuple[list[Any], Transaction]:
         transaction = self._start_transaction(self._connection)
-        values = [call.run(transaction) for call in calls]
-        transaction.flush()
-        return values, transaction
+        return [call.run(transaction) for call in calls], transaction
+
+    async def _joining(self, calls: list[_Call], transaction: Transaction) -> list[Any]:
+        """Runs what comes within a few passes of the loop in this transaction too, and adds it to the calls."""
+        for _ in range(_JOINED_WITHIN):
+            await asyncio.sleep(0)
+        values = []
+        weight = sum(call.weight for call in calls)
+        while self._calls and weight < MAX_WEIGHT and not (self._calls[0].is_long or self._calls[0].needs_room):
+            call = self._calls.popleft()
+            calls.append(call)
+            weight += call.weight
+            values.append(call.run(transaction))
+        return values
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # a full disk rolls back by itself

@@ -305,6 +305,13 @@ class Transaction:
     def tell_lost(self, worker_id: str, job_id: str, fence: int) -> None:
         self._lost.append(WorkerNotice(worker_id, job_id, fence))
 
+    def take_queued(self) -> Hints | None:
+        """Which queues have more to claim, which may be told before the commit; `hints` tells it no more."""
+        if not self._queued:
+            return None
+        queued, self._queued = dict(self._queued), Counter()
+        return Hints(queued=queued)
+
     def hints(self) -> Hints | None:
         """What this transaction means to those who wait, once it is committed; None when nothing."""
         told = (self._queued, self._freed, self._heard, self._directives, self._cancels, self._lost)
