@@ -68,8 +68,8 @@ class Strike:
 class Proxy:
     """Listens on a free port of loopback and passes everything on to `target`; `async with` it.
 
-    A request is what a client sends until the server answers on that connection, as with Redis, where a pipeline is one
-    request. (On HTTP/2 there is no such thing: use standing faults, `reset` and `delay`.)
+    A request is what a client sends until the server answers on that connection: calls that are under way together are
+    one, and lose their replies together. (On HTTP/2 there is no such thing: use standing faults, `reset` and `delay`.)
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -184,8 +184,8 @@ class Relay:
         self._judged: set[Strike] = set()
         self._loses_reply = False
         """The answer to the request under way is not for its client,"""
-        self._loses_for: Strike | None = None
-        """because of this strike, or of the standing fault."""
+        self._loses_for: list[Strike] = []
+        """because of these strikes, or of the standing fault."""
         self.has_lost_bytes = False
         """What goes to and fro makes no sense any more."""
 
@@ -251,7 +251,8 @@ class Relay:
                 self._request = (self._request + piece)[:LONGEST_JUDGED]
                 fault, strike = self._proxy.judge(self._request, self._judged)
                 if fault is Fault.LOSE_REPLY:
-                    self._loses_reply, self._loses_for = True, strike
+                    self._loses_reply = True
+                    self._loses_for += [] if strike is None else [strike]
                 elif fault is not None:
                     self.has_lost_bytes = True
                     if fault is Fault.RESET:
@@ -291,10 +292,10 @@ class Relay:
             _end(self._to_client)
 
     def _lose(self) -> None:
-        strike, self._loses_reply, self._loses_for = self._loses_for, False, None
+        strikes, self._loses_reply, self._loses_for = self._loses_for, False, []
         self.has_lost_bytes = True
         self.reset()
-        if strike is not None:
+        for strike in strikes:
             strike.hit()
 
 

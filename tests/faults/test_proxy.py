@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from tests.faults.proxy import Fault, Proxy
@@ -85,6 +86,10 @@ async def connected(proxy: Proxy) -> AsyncIterator[Line]:
     finally:
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+def contains(wanted: bytes, request: bytes) -> bool:
+    return wanted in request
 
 
 def noticed(proxy: Proxy) -> asyncio.Event:
@@ -238,6 +243,18 @@ async def test_all_of_a_pipeline_happens_when_its_reply_is_lost(proxy: Proxy, ec
             await line.ask(b"".join(lines))
     await echo.has_heard(lines[-1])
     assert echo.heard == lines
+
+
+async def test_calls_that_are_under_way_together_lose_their_replies_together(proxy: Proxy, echo: Echo) -> None:
+    seen = noticed(proxy)
+    strikes = [proxy.strike(Fault.LOSE_REPLY, partial(contains, wanted)) for wanted in (b"a", b"b")]
+    async with connected(proxy) as line:
+        await line.say(b"a")
+        await seen.wait()
+        with pytest.raises(ConnectionResetError):
+            await line.ask(b"b\n")
+    assert [strike.hits for strike in strikes] == [1, 1]
+    await echo.has_heard(b"ab\n")
 
 
 async def test_while_replies_are_lost_every_request_loses_its_own(proxy: Proxy, echo: Echo) -> None:
