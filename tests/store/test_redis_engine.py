@@ -17,7 +17,8 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, JobState
 from jobwire_server.store.base import CannotOpen, Hints, Store, StoreFull, StoreUnavailable
-from jobwire_server.store.redis import link, topology
+from jobwire_server.store.redis import ear, link, topology
+from jobwire_server.store.redis.connection import Connection
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.store import OUTAGE_GAP, RedisStore
 from jobwire_server.store.redis.topology import ANSWER_WITHIN
@@ -194,6 +195,36 @@ async def test_more_than_one_script_takes_are_answered_in_order(store: Store) ->
     assert [each.held for each in claims.claimed] == [1100, 50, 1100]
     assert claims.remaining == 53
     assert [job and job.id for job in (await store.get(ids)).jobs] == ids
+
+
+async def test_that_a_channel_is_not_heard_is_said_once_however_often_it_is_tried_again(
+    keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    again, tries = asyncio.Event(), 0
+    connect = Connection.open
+
+    async def connect_at_last(connection: Connection, address: topology.Address) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 5:
+            raise ConnectionRefusedError("nobody there")
+        await connect(connection, address)
+
+    monkeypatch.setattr(ear, "_RECONNECT_AFTER", 0)
+    hearing = ear.Ear(
+        topology.parse(keyspace.url), keyspace.prefix, heard=lambda _: None, again=again.set, what="words"
+    )
+    await hearing.open()
+    monkeypatch.setattr(Connection, "open", connect_at_last)
+    with caplog.at_level("INFO"), keyspace.server.client() as client:
+        client.client_kill_filter(_type="pubsub")
+        async with asyncio.timeout(20):
+            await again.wait()
+    assert [record.getMessage() for record in caplog.records if "words" in record.getMessage()] == [
+        "words are not heard: ConnectionError: the engine has closed the connection",
+        "words are heard again",
+    ]
+    await hearing.close()
 
 
 # --- outages ------------------------------------------------------------------------------------------------

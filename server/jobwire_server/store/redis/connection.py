@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._on_reply, self._on_end = on_reply, on_end
 
     def send(self, *words: Word) -> None:
-        """Never waits; what the network does not take is kept until it does. Raises ConnectionError at the end."""
+        """Never waits; what the network does not take is kept until it does. ConnectionError once it has ended."""
         if self._transport.is_closing():  # `on_end` is on its way, or nobody was there to be told of it
             self.end(ConnectionError("the engine has closed the connection"))
             raise ConnectionError("the engine has closed the connection")

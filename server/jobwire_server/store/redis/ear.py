@@ -76,8 +76,8 @@ class Ear:
             await asyncio.sleep(_RECONNECT_AFTER)
             try:
                 return await self._subscribe()
-            except (RedisError, OSError) as error:
-                _log.warning("%s are not heard: %s: %s", self._what, type(error).__name__, error)
+            except (RedisError, OSError):
+                continue  # that they are not heard has been said
 
 
 class _Subscription:
