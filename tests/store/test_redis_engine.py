@@ -126,8 +126,9 @@ async def test_a_wrong_password_is_said_at_once_and_not_shown(store: Store, keys
 
 async def test_an_engine_that_is_not_there_is_said_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "DEADLINE", 0.1)
-    with pytest.raises(CannotOpen, match=r"redis://127\.0\.0\.1:1"):
+    with pytest.raises(CannotOpen) as refused:
         await RedisStore("redis://127.0.0.1:1").open()
+    assert str(refused.value).count("redis://127.0.0.1:1") == 1
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,9 @@ class RedisStore:
         except BaseException as error:
             await bell.close()
             await link.close()
-            if isinstance(error, StoreUnavailable | RedisError | OSError):
+            if isinstance(error, StoreUnavailable):  # it names the engine itself
+                raise CannotOpen(f"cannot open {error}") from error
+            if isinstance(error, RedisError | OSError):
                 raise CannotOpen(f"cannot open {name}: {error}") from error
             raise
         self._link, self._bell = link, bell
