@@ -123,6 +123,19 @@ async def test_a_user_and_a_database_are_those_of_the_url(wired: Callable[..., W
             client.acl_deluser(user)
 
 
+async def test_an_operator_sees_whose_connections_they_are_where_the_user_may_say_so(
+    wired: Callable[..., Wire], keyspace: Keyspace
+) -> None:
+    assert b" name=jobwire " in await wired().call("CLIENT", "INFO")
+    user = f"silent-{keyspace.prefix}"
+    with keyspace.server.client() as client:
+        client.acl_setuser(user, enabled=True, nopass=True, commands=["+ping"])
+        try:
+            assert await wired(f"redis://{user}:x@127.0.0.1:{keyspace.server.port}").call("PING") == b"PONG"
+        finally:
+            client.acl_deluser(user)
+
+
 async def test_an_engine_behind_tls_is_reached_when_its_certificate_is_known(
     wired: Callable[..., Wire], keyspace: Keyspace
 ) -> None:

@@ -40,6 +40,9 @@ _REFUSALS: Final = {
 
 Word = str | bytes | int
 
+_NAME: Final = ("CLIENT", "SETNAME", "jobwire")
+"""For whoever looks at the engine's CLIENT LIST; a user that may not say so goes without."""
+
 
 class Connection(asyncio.Protocol):
     """Tells `on_reply` each reply, a refusal as an exception, and `on_end` why it has ended, once; both in the loop."""
@@ -65,7 +68,7 @@ class Connection(asyncio.Protocol):
                 for words in _greeting(told):
                     self.send(*words)
                     reply = await replies.get()
-                    if isinstance(reply, Exception):
+                    if isinstance(reply, Exception) and words is not _NAME:
                         raise reply
             except BaseException:
                 self.end(ConnectionError("closed"))
@@ -105,6 +108,7 @@ def _greeting(told: redis.asyncio.Connection) -> Iterator[tuple[Word, ...]]:
         yield "AUTH", told.password
     if told.db:
         yield "SELECT", told.db
+    yield _NAME
 
 
 def _refusal(text: str) -> RedisError:
