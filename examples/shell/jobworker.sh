@@ -193,6 +193,9 @@ beat() {
   [[ $(jq -r .directive <<<"$answer") != WORKER_DIRECTIVE_TERMINATE ]] || kill -TERM $$
 }
 
+# Whether another job is ready to be settled, or is so in a moment. A read that times out could take half of its token.
+another() { read -r -t 0 -u 4 || { sleep 0.01 && read -r -t 0 -u 4; }; }
+
 # Sends settlements, all that wait in one call. One that is not answered is repeated: the token makes that safe.
 settle_on() {
   trap - TERM INT
@@ -200,7 +203,7 @@ settle_on() {
   while read -r -u 4 token; do
     tokens=("$token") tries=0
     # With results of 256 KiB fifty stay below the 16 MiB of a message.
-    while ((${#tokens[@]} < 50)) && read -r -t 0.01 -u 4 token; do tokens+=("$token"); done
+    while ((${#tokens[@]} < 50)) && another && read -r -u 4 token; do tokens+=("$token"); done
     until answer=$(for token in "${tokens[@]}"; do cat "$STATE/held/$token/update"; done |
       jq -sc '{requests: ., brief: true}' | call JobService/BatchUpdateJobs); do
       backoff $((tries++))
