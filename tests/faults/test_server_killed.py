@@ -23,9 +23,9 @@ from jobwire.v1 import worker_service_pb2 as worker_api
 from jobwire.v1.job_pb2 import ATTEMPT_OUTCOME_COMPLETED, JOB_STATE_COMPLETED, Job, Payload
 from jobwire.v1.worker_pb2 import WorkerIdentity
 
-JOBS = 5_000
+JOBS = 6_000
 SHARE = 1_000
-"""Jobs created before each of the kills."""
+"""Jobs settled between two kills, about."""
 BATCH = 100
 WORKERS = 4
 
@@ -75,17 +75,19 @@ async def test_kill_9_of_the_engine_loses_nothing_that_it_had_synced(tmp_path: P
 
 
 async def lived_through(address: str, kill: Callable[[], Awaitable[None]], seed: int) -> Run:
-    """JOBS whole lives with `kill` in each share of them, while calls are under way; checks what was acknowledged after
-    each, and everything at the end."""
+    """JOBS whole lives with `kill` in each share of them but the last, while calls are under way; checks what was
+    acknowledged after each, and everything at the end."""
     choose = random.Random(seed)
     async with Calls([address]) as calls:
         run = Run(calls)
         async with asyncio.timeout(250), asyncio.TaskGroup() as tasks:
             workers = [tasks.create_task(run.work(f"worker-{i}", tasks)) for i in range(WORKERS)]
-            # A share of the jobs before each kill: however slow the restart, the next kill finds work under way.
-            for start in range(0, JOBS, SHARE):
-                tasks.create_task(run.produce(range(start, start + SHARE)))
-                await run.until(partial(run.is_busy_past, start + choose.randrange(SHARE * 9 // 10)))
+            tasks.create_task(run.produce(range(SHARE)))
+            # One share ahead of the kills: however slow the restart and however quick the workers, a share is not yet
+            # settled when the next kill is due, so that it finds calls under way.
+            for start in range(0, JOBS - SHARE, SHARE):
+                tasks.create_task(run.produce(range(start + SHARE, start + 2 * SHARE)))
+                await run.until(partial(run.is_busy_past, start + choose.randrange(SHARE)))
                 await kill()
                 await run.check_what_was_acknowledged()
             await run.until(lambda: run.settled == JOBS)
