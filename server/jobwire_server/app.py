@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jobwire_server.config import Config, ConfigError, is_loopback
+from jobwire_server.files import read_files
+from jobwire_server.rpc.access import Access
 from jobwire_server.rpc.admin_service import AdminServicer
 from jobwire_server.rpc.convert import Reader
 from jobwire_server.rpc.job_service import JobServicer
@@ -26,7 +27,6 @@ from jobwire_server.service.load import Load
 from jobwire_server.service.maintenance import Maintenance
 from jobwire_server.service.queues import QueueService
 from jobwire_server.service.receivers import Receivers
-from jobwire_server.service.signing import BadSecrets, Secrets
 from jobwire_server.service.stats import StatsService
 from jobwire_server.service.watches import WatchService
 from jobwire_server.service.webhooks import Webhooks
@@ -67,10 +67,9 @@ class App:
         self._store.timed = step_timer(self._store.steps, metrics)
         self.store = store = measured(self._store, metrics)
         receivers = Receivers(config.webhook_networks)
-        try:
-            secrets = Secrets(Path(config.webhook_secrets) if config.webhook_secrets else None)
-        except BadSecrets as error:
-            raise ConfigError(f"--webhook-secrets: {error}") from error
+        files = read_files(config)
+        secrets = files.secrets
+        access = None if files.principals is None else Access(files.principals)
         bring = words(word_submission)
         self._maintenance = Maintenance(store, bring=bring)
         streams = Streams(config.limits, metrics)
@@ -103,6 +102,7 @@ class App:
             limits=config.limits,
             reflection=config.serves_reflection,
             shares_port=config.processes > 1,
+            access=access,
             metrics=metrics,
             traces=traces,
         )
@@ -120,6 +120,7 @@ class App:
                 limits=config.limits,
                 only_loopback=is_loopback(config.http_address),
                 shares_port=config.processes > 1,
+                access=access,
             )
         self.address = ""
         """Where gRPC is served, with the port that was taken; empty until then."""

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigError, split_address
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
+from jobwire_server.service.principals import Role, entry, new_token
 from jobwire_server.telemetry import logs
 
 if TYPE_CHECKING:
@@ -82,6 +83,15 @@ _store_option = click.option(
     help="Serve on an address that others can reach, although there is no TLS and no login.",
 )
 @click.option(
+    "--tokens",
+    envvar="JOBWIRE_TOKENS",
+    type=click.Path(dir_okay=False),
+    default="",
+    show_envvar=True,
+    metavar="FILE",
+    help="Who may call, in TOML: `jobwire token new` makes its lines. Without it nobody has to say who he is.",
+)
+@click.option(
     "--reflection/--no-reflection",
     envvar="JOBWIRE_REFLECTION",
     default=None,
@@ -139,6 +149,7 @@ def serve(
     http: str | None,
     processes: int,
     insecure: bool,
+    tokens: str,
     reflection: bool | None,
     drain_timeout: float,
     webhook_secrets: str,
@@ -162,6 +173,7 @@ def serve(
             http=http,
             processes=processes,
             insecure=insecure,
+            tokens=tokens,
             reflection=reflection,
             drain_timeout=drain_timeout,
             webhook_secrets=webhook_secrets,
@@ -185,6 +197,39 @@ _PASSWORD_SHOWN = "the password in --store can be read by everybody on this mach
 def _shows_password(store: str) -> bool:
     source = click.get_current_context().get_parameter_source("store")
     return source is ParameterSource.COMMANDLINE and bool(urlsplit(store).password)
+
+
+@main.group()
+def token() -> None:
+    """Make tokens for those who may call a server."""
+
+
+@token.command("new")
+@click.argument("name")
+@click.option(
+    "--role",
+    "roles",
+    type=click.Choice([role.value for role in Role]),
+    multiple=True,
+    required=True,
+    help="What it is for; may be given several times.",
+)
+def token_new(name: str, roles: tuple[str, ...]) -> None:
+    """Make a token for NAME.
+
+    The lines for the file of `serve --tokens` go to standard output, the token itself to standard error: it is shown
+    this once and kept nowhere, the file has its digest.
+
+    \b
+    jobwire token new mailer --role worker >>tokens.toml
+    """
+    made = new_token()
+    try:
+        lines = entry(name, [Role(role) for role in roles], made)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="NAME") from None
+    click.echo(f"The token of {name}, shown this once:\n{made}", err=True)
+    click.echo(f"\n{lines}", nl=False)
 
 
 @main.command()

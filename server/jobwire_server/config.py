@@ -28,7 +28,9 @@ class Config:
     processes: int = 1
     """How many share the port; more than one only where the store is a server of its own."""
     insecure: bool = False
-    """Serve without TLS and login on an address that others can reach."""
+    """Serve without TLS or login on an address that others can reach."""
+    tokens: str = ""
+    """A TOML file of principals and the digests of their tokens; empty = nobody has to say who he is."""
     reflection: bool | None = None
     """None = on where only this machine can reach the server."""
     drain_timeout: float = 10.0

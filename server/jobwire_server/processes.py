@@ -19,6 +19,7 @@ import click
 
 from jobwire_server.config import Config
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED
+from jobwire_server.files import read_files
 from jobwire_server.rpc.ports import CannotListen, hold
 from jobwire_server.telemetry.metrics import Cells, Registry
 
@@ -33,8 +34,9 @@ log = logging.getLogger("jobwire")
 def serve_by_many(config: Config) -> int:
     """Serves by `config.processes` children until SIGTERM or Ctrl-C, and drains; a second one ends them at once.
 
-    Answers the exit code: the first that is not 0 among theirs. Each child ends when its parent does.
+    Answers the exit code: the first that is not 0 among theirs. Each child ends when its parent does. ConfigError.
     """
+    read_files(config)  # what is wrong with them is said once, and not by each child
     with contextlib.ExitStack() as stack:
         try:
             held, listen = hold(config.listen)

@@ -131,6 +131,8 @@ def _greeting(address: str, http: str | None, config: Config, info: StoreInfo) -
     folder = Path(sys.prefix).parent  # a checkout has its environment in .venv, and examples beside it
     if config.serves_reflection:
         grpcurl = _shown(Path(sys.prefix) / "bin" / "grpcurl", otherwise="grpcurl") + " -plaintext"
+        if config.tokens:
+            grpcurl += """ -H "authorization: Bearer $TOKEN\""""
         lines += [
             "",
             "Create a job, then take it as its worker would (unsettled, it comes back after 30 s):",
@@ -144,7 +146,7 @@ def _greeting(address: str, http: str | None, config: Config, info: StoreInfo) -
             "",
             "Reflection is off: grpcurl needs -import-path protos and the -proto files, or --reflection here.",
         ]
-    if (example := folder / "examples" / "python" / "worker.py").exists():
+    if not config.tokens and (example := folder / "examples" / "python" / "worker.py").exists():
         python = _shown(Path(sys.executable), otherwise=sys.executable)
         lines += ["", "A worker in Python:", f"  {python} {_shown(example, otherwise=str(example))} {here}"]
     lines += ["", "Stop with Ctrl-C."]

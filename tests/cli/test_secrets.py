@@ -19,9 +19,11 @@ from tests.valkey_process import Keyspace
 
 from jobwire.v1 import job_service_pb2 as api
 from jobwire.v1.job_service_pb2_grpc import JobServiceStub
+from jobwire_server.service.principals import Role, entry, token_digest
 
 CANARY = "s3cr3t-canary"
 PASSWORD = "hunter2-canary"
+TOKEN, WEAK, WRONG = "jw_of-the-admin-canary", "jw_of-the-viewer-canary", "jw_of-nobody-canary"
 ENGINES = ["sqlite", "valkey"]
 
 
@@ -50,6 +52,12 @@ def test_a_run_prints_neither_what_jobs_carry_nor_tokens_nor_passwords(
 ) -> None:
     log = tmp_path / "server.log"
     monkeypatch.setenv("JOBWIRE_STORE", store_url)
+    for name, setting, content in (
+        ("tokens", "JOBWIRE_TOKENS", entry("admin", [Role.ADMIN], TOKEN) + entry("viewer", [Role.VIEWER], WEAK)),
+        ("token", "JOBWIRE_TOKEN_FILE", TOKEN),
+    ):
+        (tmp_path / name).write_text(content)
+        monkeypatch.setenv(setting, str(tmp_path / name))
     options = ("--http", "127.0.0.1:0", "--log-level", "debug", "--log-format", log_format)
     server = ServerProcess("", log, "127.0.0.1:0", *options)
     server.start()
@@ -60,14 +68,26 @@ def test_a_run_prints_neither_what_jobs_carry_nor_tokens_nor_passwords(
         greeting = server.rest_of_greeting()
     finally:
         server.terminate()
-    printed = greeting + log.read_text() + worked
+    printed = greeting + log.read_text() + worked + jobwire("config", "show")
     assert "CreateJob from" in printed, "the log says nothing"
-    secrets = [CANARY, PASSWORD, base64.b64encode(CANARY.encode()).decode(), *tokens]
+    assert (tmp_path / "token").name in printed, "config show says nothing"
+    secrets = [
+        TOKEN,
+        WEAK,
+        WRONG,
+        token_digest(TOKEN),
+        CANARY,
+        PASSWORD,
+        base64.b64encode(CANARY.encode()).decode(),
+        *tokens,
+    ]
     assert [secret for secret in secrets if secret in printed] == []
-    assert PASSWORD not in told
+    assert [secret for secret in (PASSWORD, TOKEN, WEAK, WRONG, token_digest(TOKEN)) if secret in told] == []
     if log_format == "json":
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        assert {"INVALID_MESSAGE", "LEASE_LOST", "TOO_LARGE"} <= {line.get("reason") for line in lines}
+        assert {"INVALID_MESSAGE", "LEASE_LOST", "TOO_LARGE", "UNAUTHENTICATED", "PERMISSION_DENIED"} <= {
+            line.get("reason") for line in lines
+        }
 
 
 def lives(server: ServerProcess) -> list[str]:
@@ -83,7 +103,9 @@ def lives(server: ServerProcess) -> list[str]:
         assert post(server, "CreateJob", {"job": job, "request_id": f"{CANARY}-{number}"})[0] == 200
     tokens = []
     with grpc.insecure_channel(server.address) as channel:
-        claims = JobServiceStub(channel).ClaimJob(api.ClaimJobRequest(max_jobs=4, max_in_flight=4))
+        claims = JobServiceStub(channel).ClaimJob(
+            api.ClaimJobRequest(max_jobs=4, max_in_flight=4), metadata=(("authorization", f"Bearer {TOKEN}"),)
+        )
         given = [assignment for event in claims for assignment in event.jobs.assignments]
     error = {"code": "Oops", "message": CANARY, "details": {"why": CANARY}}
     changes: list[dict[str, Any]] = [
@@ -102,7 +124,11 @@ def lives(server: ServerProcess) -> list[str]:
 
 def work(address: str) -> str:
     """What `jobwire work` prints over a job that fails."""
-    words = ["work", "--address", address, "--max-jobs", "1", "--exec", "cat >/dev/null; exit 3"]
+    return jobwire("work", "--address", address, "--max-jobs", "1", "--exec", "cat >/dev/null; exit 3")
+
+
+def jobwire(*words: str) -> str:
+    """What the command prints."""
     ran = subprocess.run(
         [sys.executable, "-c", "from jobwire_client.cli import main; main(prog_name='jobwire')", *words],
         capture_output=True,
@@ -131,6 +157,12 @@ def failures(server: ServerProcess, keyspace: Keyspace | None) -> str:
     bodies.append(("CreateJob", {"job": {"id": "twice", "payload": {"text": CANARY + "!"}}}))
     bodies.append(("UpdateJob", {"job_id": "twice", "token": "00" * 16, "complete": {"result": {"text": CANARY}}}))
     told = "".join(post(server, rpc, body)[1] for rpc, body in bodies)
+    for token in (WEAK, WRONG):
+        basic = base64.b64encode(f"ann:{token}".encode()).decode()
+        told += "".join(post(server, "CreateJob", {}, shown)[1] for shown in (f"Bearer {token}", f"Basic {basic}"))
+        with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as refused:
+            JobServiceStub(channel).CreateJob(api.CreateJobRequest(), metadata=(("authorization", f"Bearer {token}"),))
+        told += str(refused.value)
     if keyspace is not None:
         with keyspace.server.client() as client:
             client.acl_setuser("few", enabled=True, reset_passwords=True)
@@ -139,11 +171,13 @@ def failures(server: ServerProcess, keyspace: Keyspace | None) -> str:
     return told
 
 
-def post(server: ServerProcess, rpc: str, body: Any) -> tuple[int, str]:
+def post(server: ServerProcess, rpc: str, body: Any, shown: str = f"Bearer {TOKEN}") -> tuple[int, str]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     url = f"http://{server.http}/jobwire.v1.JobService/{rpc}"
     try:
-        with urlopen(Request(url, data, {"content-type": "application/json"}), timeout=60) as answer:
+        with urlopen(
+            Request(url, data, {"content-type": "application/json", "authorization": shown}), timeout=60
+        ) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()

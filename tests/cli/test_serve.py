@@ -16,6 +16,7 @@ from jobwire_server.app import open_store
 from jobwire_server.cli import main
 from jobwire_server.config import Config, ConfigError
 from jobwire_server.exits import EXIT_UNREACHABLE
+from jobwire_server.service.principals import Principal, Principals, Role
 
 
 @pytest.mark.parametrize(
@@ -142,3 +143,27 @@ def test_a_signal_drains_and_ends_with_exit_0(tmp_path: Path, how: signal.Signal
     with serving(f"sqlite:///{tmp_path}/a.db", tmp_path / "server.log") as server:
         assert server.terminate(how) == 0
     assert not (tmp_path / "a.db-wal").exists(), "the store was not closed"
+
+
+def test_a_token_is_shown_once_and_its_lines_are_what_serve_reads(tmp_path: Path) -> None:
+    made = CliRunner().invoke(main, ["token", "new", "mailer", "--role", "worker", "--role", "viewer"])
+    token = made.stderr.splitlines()[-1]
+    assert made.exit_code == 0
+    assert token not in made.stdout
+    (tmp_path / "tokens.toml").write_text(made.stdout)
+    known = Principals(tmp_path / "tokens.toml").by_token(token)
+    assert known == Principal("mailer", frozenset({Role.WORKER, Role.VIEWER}))
+
+
+def test_a_name_that_toml_would_have_to_quote_is_refused() -> None:
+    made = CliRunner().invoke(main, ["token", "new", "a.b", "--role", "worker"])
+    assert (made.exit_code, "letters, digits" in made.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_file_of_tokens_that_will_not_do_is_said_once(tmp_path: Path, processes: str) -> None:
+    store = "redis://127.0.0.1:1" if processes == "2" else "memory://"
+    options = ["--store", store, "--listen", "127.0.0.1:0", "--processes", processes]
+    ran = CliRunner().invoke(main, ["serve", *options, "--tokens", str(tmp_path / "none.toml")])
+    assert ran.exit_code == 2
+    assert ran.stderr == f"jobwire: --tokens: {tmp_path}/none.toml: No such file or directory\n"

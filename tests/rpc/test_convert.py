@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ from jobwire_server.domain.job import (
 from jobwire_server.domain.move import Completion
 from jobwire_server.rpc.convert import EDITABLE, SUBMITTED
 from jobwire_server.rpc.ids import JobIds
+from jobwire_server.telemetry.logs import principal_name
 
 
 def test_an_empty_create_gets_every_default() -> None:
@@ -66,7 +68,11 @@ def test_the_digest_is_of_the_request_before_defaults() -> None:
 
 def test_a_request_id_is_one_principals_own() -> None:
     def key(principal: str, request_id: str) -> bytes | None:
-        return reader.new_job(CreateRequest(request_id=request_id), principal=principal).request_key
+        def read() -> bytes | None:
+            principal_name.set(principal)
+            return reader.new_job(CreateRequest(request_id=request_id)).request_key
+
+        return copy_context().run(read)
 
     assert key("a", "") is None
     assert key("a", "r") == key("a", "r") == hashlib.sha256(b"a\0r").digest()

@@ -1,10 +1,10 @@
-"""How many claim streams one principal may have. Until there are tokens, all callers of a server are one."""
+"""How many claim streams one principal may have. Without tokens all callers of a server are one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import grpc
 import pytest
@@ -24,6 +24,8 @@ from jobwire_server.store.base import StoreUnavailable
 
 LIMIT: Final = 2
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
@@ -35,15 +37,16 @@ async def wire() -> AsyncIterator[Wire]:
     await app.stop()
 
 
-def claim(wire: Wire, worker: str, *, session: int = 0, **fields: Any) -> Any:
-    return wire.jobs.ClaimJob(api.ClaimJobRequest(worker=WorkerIdentity(id=worker, session=session), **fields))
+def claim(wire: Wire, worker: str, metadata: Metadata = (), *, session: int = 0, **fields: Any) -> Any:
+    request = api.ClaimJobRequest(worker=WorkerIdentity(id=worker, session=session), **fields)
+    return wire.jobs.ClaimJob(request, metadata=metadata)
 
 
-async def opened(wire: Wire, worker: str, **fields: Any) -> Any:
+async def opened(wire: Wire, worker: str, metadata: Metadata = (), **fields: Any) -> Any:
     """A stream that is open; one that is refused is tried again."""
     async with asyncio.timeout(FOREVER):
         while True:
-            stream = claim(wire, worker, **fields)
+            stream = claim(wire, worker, metadata, **fields)
             # Of a refusal there are no headers, only its end.
             await stream.initial_metadata()
             if not stream.done():

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobwire_server.service.signing import BadSecrets, Secrets, signed
+from jobwire_server.service.kept_file import BadFile
+from jobwire_server.service.signing import Secrets, signed
 
 KEY = bytes(range(24))
 SPELLED = f"whsec_{base64.b64encode(KEY).decode()}"
@@ -51,7 +52,7 @@ def test_a_secret_may_be_several(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_used_is_refused_without_a_word_of_it(tmp_path: Path, text: str) -> None:
-    with pytest.raises(BadSecrets) as refused:
+    with pytest.raises(BadFile) as refused:
         Secrets(written(tmp_path / "s.toml", text))
     assert "hunter2" not in str(refused.value)
     assert "aHVudGVyMg" not in str(refused.value)
@@ -59,7 +60,7 @@ def test_what_cannot_be_used_is_refused_without_a_word_of_it(tmp_path: Path, tex
 
 
 def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadSecrets, match="No such file"):
+    with pytest.raises(BadFile, match="No such file"):
         Secrets(tmp_path / "none.toml")
 
 

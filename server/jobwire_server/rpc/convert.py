@@ -27,6 +27,7 @@ from jobwire_server.service.jobs import RecoverRequest
 from jobwire_server.service.receivers import Receivers
 from jobwire_server.service.signing import Secrets
 from jobwire_server.store.base import Renewal
+from jobwire_server.telemetry.logs import principal_name
 
 _DEFAULT_RETRY: Final = RetryPolicy()
 DEFAULT_LEASE: Final = 30 * SECOND
@@ -61,7 +62,7 @@ class Reader:
         self._webhooks = webhooks or WebhookReader(Secrets(), Receivers())
         self._ids = JobIds()
 
-    def new_job(self, request: job_service_pb2.CreateJobRequest, *, principal: str = "") -> NewJob:
+    def new_job(self, request: job_service_pb2.CreateJobRequest) -> NewJob:
         """Takes the request apart: afterwards `request.job` holds no more than what is stored of it as it came."""
         limits, job = self.limits, request.job
         given = {field.name for field, _ in job.ListFields()}
@@ -76,7 +77,7 @@ class Reader:
         request_key = None
         if request.request_id:
             request_id = validate.text("request_id", request.request_id, limits.text)
-            request_key = hashlib.sha256(f"{principal}\0{request_id}".encode()).digest()
+            request_key = hashlib.sha256(f"{principal_name.get()}\0{request_id}".encode()).digest()
         # Most requests hold two or three fields: asking for each of the others would cost more than all the rest.
         asked = {} if given <= SUBMISSION else self._asked(job, given)
         return NewJob(

@@ -1,4 +1,5 @@
-"""What surrounds every call of ours: parsing, the limit of calls in flight, errors as statuses, a line in the log.
+"""What surrounds every call of ours: who may make it, parsing, the limit of calls in flight, errors as statuses, a line
+in the log.
 
 It wraps a method when that is registered instead of standing in grpc's chain of interceptors: a call pays for it once,
 and health and reflection never pass it. Both sides of it are bytes, so that a message that cannot be parsed or an
@@ -19,9 +20,10 @@ from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode, aio
 
 from jobwire_server.domain.errors import JobwireError, Reason
+from jobwire_server.rpc.access import Access
 from jobwire_server.rpc.metering import Meter
 from jobwire_server.rpc.status import Refusal, number, refusal
-from jobwire_server.telemetry.logs import fields
+from jobwire_server.telemetry.logs import fields, principal_name
 from jobwire_server.telemetry.traces import Traces, failed
 
 if TYPE_CHECKING:
@@ -126,8 +128,10 @@ async def written(writing: Awaitable[None]) -> None:
 class Gate:
     """Knows what is under way in the methods of one server, and lets calls in."""
 
-    def __init__(self, *, calls_in_flight: int, traces: Traces | None = None) -> None:
+    def __init__(self, *, calls_in_flight: int, access: Access | None = None, traces: Traces | None = None) -> None:
+        """`access` None: nobody has to say who he is, and everybody may do anything."""
         self._limit = calls_in_flight
+        self._access = access
         self._traces = traces
         self._calls = 0
         self._open = 0
@@ -145,6 +149,7 @@ class Gate:
         self._enter()
         began, code = method.meter.begin(), StatusCode.OK
         try:
+            self._let_in(method, caller)
             behavior = method.built()
             weight = 0 if method.waits else 1
             self._admit(weight)
@@ -189,6 +194,7 @@ class Gate:
         self._enter()
         began, code = method.meter.begin(), StatusCode.OK
         try:
+            self._let_in(method, listener)
             await method.built()(_parsed(method, raw, codec), listener)
         except (asyncio.CancelledError, aio.AbortError):
             code = StatusCode.CANCELLED
@@ -234,6 +240,11 @@ class Gate:
     async def idle(self) -> None:
         """Returns when nothing is under way."""
         await self._idle.wait()
+
+    def _let_in(self, method: Method, caller: Caller) -> None:
+        """Before anything of what the caller has sent is looked at. A call has a context of its own."""
+        if self._access is not None:
+            principal_name.set(self._access.admit(method.path, caller).name)
 
     def _admit(self, weight: int) -> None:
         if self._closing:

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -14,12 +14,16 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from jobwire.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2, worker_service_pb2
+from jobwire_server.domain.errors import JobwireError
 from jobwire_server.domain.limits import Limits
+from jobwire_server.rpc.access import Access
 from jobwire_server.rpc.interceptors import Gate, Method
 from jobwire_server.rpc.metering import Meter
 from jobwire_server.rpc.ports import CannotListen, check_free
+from jobwire_server.rpc.status import refusal
 from jobwire_server.telemetry.metrics import Registry
 from jobwire_server.telemetry.traces import Traces
 
@@ -72,19 +76,22 @@ class Server:
         limits: Limits,
         reflection: bool = True,
         shares_port: bool = False,
+        access: Access | None = None,
         pings: Pings = PINGS,
         metrics: Registry | None = None,
         traces: Traces | None = None,
     ) -> None:
-        """`shares_port`: other processes listen on it as well, and somebody has seen to it that they are ours."""
+        """`shares_port`: other processes listen on it as well, and somebody has seen to it that they are ours.
+        `access` None: nobody has to say who he is."""
         by_service = {servicer.SERVICE: servicer for servicer in servicers}
         self.methods: Mapping[str, Method] = dict(_methods(by_service, metrics or Registry()))
         """Every RPC of the contract, built or not, by its path, such as `/jobwire.v1.JobService/GetJob`."""
         self._limits = limits
         self._pings = pings
+        self._access = access
         self._reflection = reflection
         self._shares_port = shares_port
-        self.gate = Gate(calls_in_flight=limits.calls_in_flight, traces=traces)
+        self.gate = Gate(calls_in_flight=limits.calls_in_flight, access=access, traces=traces)
         """What lets calls in, whichever way they come."""
         self._health = health.aio.HealthServicer()
         self._server: aio.Server | None = None
@@ -98,7 +105,7 @@ class Server:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         if self._reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            server.add_generic_rpc_handlers([_reflection(names, self._access)])
         if not self._shares_port:
             check_free(address)
         try:
@@ -168,6 +175,27 @@ def _handlers(gate: Gate, methods: Mapping[str, Method]) -> Iterator[grpc.Generi
                 if path.startswith(f"/{service}/")
             },
         )
+
+
+def _reflection(names: Iterable[str], access: Access | None) -> grpc.GenericRpcHandler:
+    """That of gRPC's package, for whoever is known, whatever his roles."""
+    servicer = reflection.aio.ReflectionServicer(names)
+
+    async def call(requests: Any, context: Any) -> None:
+        try:
+            if access is not None:
+                access.known(context)
+        except JobwireError as error:
+            told = refusal(error)
+            await context.abort(told.code, told.message, told.trailers())
+        answers: Any = servicer.ServerReflectionInfo(requests, context)
+        async for answer in answers:
+            await context.write(answer)
+
+    handler = grpc.stream_stream_rpc_method_handler(
+        call, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
 
 
 def _admitted(limits: Limits) -> int:

@@ -1,11 +1,13 @@
-"""How many streams this server holds open, of all kinds together."""
+"""How many streams this server holds open of one principal, of all kinds together."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from jobwire_server.domain.errors import JobwireError, Reason
 from jobwire_server.domain.limits import Limits
+from jobwire_server.telemetry.logs import principal_name
 from jobwire_server.telemetry.metrics import Registry
 
 RECONNECT_AFTER: Final = 1_000_000
@@ -17,23 +19,33 @@ class Streams:
 
     def __init__(self, limits: Limits, metrics: Registry | None = None) -> None:
         self._limit = limits.streams_per_principal
-        self.count = 0
+        self._by_principal: Counter[str] = Counter()
         about = "Streams that are open, and calls that wait."
         self._told = (metrics or Registry()).gauge("jobwire_streams", about)
 
-    def enter(self) -> None:
-        if self.count >= self._limit:
+    @property
+    def count(self) -> int:
+        """Of all principals."""
+        return self._by_principal.total()
+
+    def enter(self) -> str:
+        """Answers whose stream it is: `leave` has to know."""
+        principal = principal_name.get()
+        if self._by_principal[principal] >= self._limit:
             raise JobwireError(
                 Reason.TOO_MANY_STREAMS,
-                f"this server serves at most {self._limit} streams",
+                f"this server serves at most {self._limit} streams{f' of {principal}' if principal else ''}",
                 retry_after=RECONNECT_AFTER,
                 metadata={"limit": str(self._limit)},
             )
-        self.count += 1
+        self._by_principal[principal] += 1
         self._told.add()
+        return principal
 
-    def leave(self) -> None:
-        self.count -= 1
+    def leave(self, principal: str) -> None:
+        self._by_principal[principal] -= 1
+        if not self._by_principal[principal]:
+            del self._by_principal[principal]
         self._told.add(-1)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from jobwire_server.domain.job import SECOND, JobState
@@ -57,9 +58,9 @@ class ClaimService:
         if self._draining:
             raise draining()
         # Counted and known before the store is asked, so that neither the limit nor a drain overlooks it.
-        self._admission.enter()
+        principal = self._admission.enter()
         session = spec.worker.session or time.time_ns() // 1000
-        stream = ClaimStream(spec, session, self._lines, self._deliveries, self._closed)
+        stream = ClaimStream(spec, session, self._lines, self._deliveries, partial(self._closed, principal))
         siblings = self._streams.setdefault(spec.worker.id, set())
         siblings.add(stream)
         try:
@@ -97,11 +98,11 @@ class ClaimService:
         """Returns when every delivery that is on its way back has arrived. Before the store closes."""
         await self._deliveries.finish()
 
-    def _closed(self, stream: ClaimStream) -> None:
+    def _closed(self, principal: str, stream: ClaimStream) -> None:
         siblings = self._streams.get(stream.worker.id)
         if siblings is not None and stream in siblings:
             siblings.discard(stream)
-            self._admission.leave()
+            self._admission.leave(principal)
             if not siblings:
                 del self._streams[stream.worker.id]
                 if not self._streams:

@@ -84,11 +84,11 @@ class StatsService:
         """A reading at once, then one every `interval` microseconds. Close it."""
         if self._draining.is_set():
             raise draining()
-        self._streams.enter()
+        principal = self._streams.enter()
         self._idle.clear()
         watched = tuple(sorted({*names}))
         self._watches[watched] += 1
-        return StatsWatch(self, watched, interval / SECOND)
+        return StatsWatch(self, principal, watched, interval / SECOND)
 
     async def drain(self) -> None:
         """Refuses new watches, ends the open ones, and returns when all have ended."""
@@ -111,9 +111,9 @@ class StatsService:
             reading = self._readings[names] = _Reading(now, asyncio.create_task(self.read(names)))
         return await asyncio.shield(reading.task)
 
-    def forget(self, names: tuple[str, ...]) -> None:
+    def forget(self, principal: str, names: tuple[str, ...]) -> None:
         """One who watched these has gone."""
-        self._streams.leave()
+        self._streams.leave(principal)
         self._watches[names] -= 1
         if not self._watches[names]:
             del self._watches[names]
@@ -138,8 +138,9 @@ class _Reading:
 class StatsWatch:
     """One who watches. Whoever asks late gets what is true then: nothing heaps up meanwhile."""
 
-    def __init__(self, service: StatsService, names: tuple[str, ...], interval: float) -> None:
+    def __init__(self, service: StatsService, principal: str, names: tuple[str, ...], interval: float) -> None:
         self._service = service
+        self._principal = principal
         self._names = names
         self._interval = interval
         self._due = 0.0
@@ -153,7 +154,7 @@ class StatsWatch:
         return await self._service.shared(self._names, self._interval / 2)
 
     def close(self) -> None:
-        self._service.forget(self._names)
+        self._service.forget(self._principal, self._names)
 
 
 def _stats(found: Queues, records: Sequence[QueueRecord], workers: Iterable[WorkerRecord]) -> Stats:

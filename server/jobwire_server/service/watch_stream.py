@@ -47,8 +47,15 @@ class Watch:
     """Of these ids, or of a filter. Its handler calls `next` until it raises, and the hub's `close` in any case."""
 
     def __init__(
-        self, store: Store, read: Read, *, job_ids: Sequence[str] = (), wanted: JobFilter | None = None
+        self,
+        store: Store,
+        read: Read,
+        principal: str = "",
+        *,
+        job_ids: Sequence[str] = (),
+        wanted: JobFilter | None = None,
     ) -> None:
+        self.principal: Final = principal
         self.job_ids: Final = tuple(dict.fromkeys(job_ids))
         self.wanted: Final = wanted
         """None: the ids are."""

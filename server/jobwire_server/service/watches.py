@@ -66,16 +66,16 @@ class WatchService:
 
     async def open(self, *, job_ids: Sequence[str] = (), wanted: JobFilter | None = None) -> Watch:
         """A watch of these ids, or of what a filter wants; its states choose the snapshot alone."""
-        self._streams.enter()
+        principal = self._streams.enter()
         try:
-            return await self._open(Watch(self._store, self._read, job_ids=job_ids, wanted=wanted))
+            return await self._open(Watch(self._store, self._read, principal, job_ids=job_ids, wanted=wanted))
         except BaseException:
-            self._streams.leave()
+            self._streams.leave(principal)
             raise
 
     def close(self, watch: Watch) -> None:
         self._forget(watch)
-        self._streams.leave()
+        self._streams.leave(watch.principal)
 
     async def wait(self, job_id: str, *, timeout: int) -> tuple[Job, bool]:
         """The job once it has ended, and True; or as it is when so many microseconds have passed."""

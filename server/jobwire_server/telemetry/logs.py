@@ -8,9 +8,13 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 FORMATS: Final = ("console", "json")
+
+principal_name: Final[ContextVar[str]] = ContextVar("principal_name", default="")
+"""Of who makes the call that is under way; empty where nobody has to say who he is, and outside of calls."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -26,8 +30,10 @@ def configure(level: str, *, log_format: str, several: bool = False) -> None:
 
 
 def fields(**values: object) -> Mapping[str, object]:
-    """For `extra`: what a program wants to search by, beside the message that says the same to people."""
-    return {"fields": values}
+    """For `extra`: what a program wants to search by, beside the message that says the same to people; and who makes
+    the call, which the log adds to the message."""
+    name = principal_name.get()
+    return {"fields": {**values, "principal": name} if name else values}
 
 
 class _Console(logging.Formatter):
@@ -35,7 +41,8 @@ class _Console(logging.Formatter):
         super().__init__(f"%(asctime)s{' %(process)d' if several else ''} %(levelname)-7s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return _on_one_line(super().formatMessage(record))
+        principal = getattr(record, "fields", {}).get("principal")
+        return _on_one_line(super().formatMessage(record) + (f" (by {principal})" if principal else ""))
 
     def formatException(self, ei: Any) -> str:
         # The text of an exception may hold anything; the bar keeps what follows a line break in it from passing for a

@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from jobwire_server.domain.limits import Limits
+from jobwire_server.rpc.access import Access
 from jobwire_server.rpc.interceptors import Gate, Method
 from jobwire_server.rpc.ports import bind
 from jobwire_server.service.stats import StatsService
@@ -23,6 +24,7 @@ from jobwire_server.web.connect import Gateway
 from jobwire_server.web.events import events
 from jobwire_server.web.files import dashboard
 from jobwire_server.web.health import Health
+from jobwire_server.web.login import Login
 from jobwire_server.web.metrics import Exposition
 from jobwire_server.web.protection import Protection
 
@@ -46,6 +48,7 @@ class WebServer:
         limits: Limits,
         only_loopback: bool,
         shares_port: bool = False,
+        access: Access | None = None,
     ) -> None:
         self.draining = asyncio.Event()
         """What streams of ours wait for as well: they end when it is set."""
@@ -62,7 +65,10 @@ class WebServer:
                 *(Route(path, gateway.call, methods=["POST"]) for path in methods),
                 *events(methods, gate),
             ],
-            middleware=[Middleware(Protection, only_loopback=only_loopback)],
+            middleware=[
+                Middleware(Protection, only_loopback=only_loopback),
+                *([] if access is None else [Middleware(Login, access=access)]),
+            ],
         )
         self._config = uvicorn.Config(
             app,

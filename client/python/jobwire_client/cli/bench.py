@@ -113,7 +113,7 @@ async def _bench(call: Call, load: Load, queue: str, told: Callable[[Taken], Non
     taken = Taken()
     begun: dict[str, float] = {}
     async with (
-        AsyncClient(call.address, timeout=call.timeout) as client,
+        AsyncClient(call.address, timeout=call.timeout, **call.connect) as client,
         _working(client, call, load, queue, taken, begun) as finished,
     ):
         start = time.perf_counter()
@@ -153,7 +153,7 @@ async def _working(
             await asyncio.sleep(load.work)
         return b"ok"
 
-    worker = Worker(call.address, queues=[queue], concurrency=load.concurrency, on_settled=settled)
+    worker = Worker(call.address, queues=[queue], concurrency=load.concurrency, on_settled=settled, **call.connect)
     worker.default_handler(run)
     working = asyncio.create_task(worker.run())
     try:

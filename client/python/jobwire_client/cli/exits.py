@@ -65,6 +65,8 @@ _NEXT: Final = {
     "TOO_LARGE": "Put large content somewhere else and its place into the payload.",
     "STORE_UNAVAILABLE": "The server is there, its store is not: see the server's log, then repeat.",
     "SERVER_DRAINING": "The server is going away: repeat in a moment.",
+    "UNAUTHENTICATED": "Name a file with your token by --token-file; `jobwire token new` makes one.",
+    "PERMISSION_DENIED": "Its operator gives roles to tokens: docs/operations.md.",
     "NOT_BUILT": "This server cannot do that yet.",
     "UNAVAILABLE": "Is it running there? Start one with `jobwire serve`, or name another with --address.",
     "DEADLINE_EXCEEDED": "Give it longer with --timeout SECONDS.",

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobwire_client.cli.call import DEFAULT_TIMEOUT, address_option
+from jobwire_client.cli.call import DEFAULT_TIMEOUT, connects
 from jobwire_client.cli.exits import Exit
 from jobwire_client.cli.values import duration
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from jobwire_client._channel import ConnectOptions
 
 
 @click.command("work")
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 @click.option("--id", "worker_id", default="", help="Unique among workers.  [default: host, pid and something random]")
 @click.option("--wait-for-server", is_flag=True, help="Keep trying when no server answers at the start.")
 @click.option("--quiet", is_flag=True, help="Log warnings only.")
-@address_option
+@connects
 def work_command(
     command: str,
     *,
@@ -72,6 +74,7 @@ def work_command(
     wait_for_server: bool,
     quiet: bool,
     address: str,
+    connect: ConnectOptions,
 ) -> None:
     """Run a command for each job, until Ctrl-C.
 
@@ -108,7 +111,7 @@ def work_command(
     try:
         if not wait_for_server:
             # A worker reconnects for ever, which the first time would hide a mistake.
-            with Client(address, timeout=DEFAULT_TIMEOUT) as client:
+            with Client(address, timeout=DEFAULT_TIMEOUT, **connect) as client:
                 client.server_info()
         worker = Worker(
             address,
@@ -117,6 +120,7 @@ def work_command(
             lease_duration=lease,
             grace=grace.total_seconds(),
             id=worker_id,
+            **connect,
         )
         worker.default_handler(Command(words, dict(os.environ), kill_after.total_seconds(), release_delay))
         worker.run_forever()

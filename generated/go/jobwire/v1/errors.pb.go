@@ -27,7 +27,7 @@
 //                        TOO_MANY_CALLS       in flight on this server; `limit`; RetryInfo
 //                        STORE_FULL           creates are refused; claiming, settling, beating, recovering still work
 //   UNAUTHENTICATED      UNAUTHENTICATED      no token or certificate, or one that is not known
-//   PERMISSION_DENIED    PERMISSION_DENIED    the caller's role does not include this RPC
+//   PERMISSION_DENIED    PERMISSION_DENIED    the caller's roles do not include this RPC; `principal`
 //   UNIMPLEMENTED        NOT_BUILT            a field or RPC of this contract that this server cannot do yet; `field`.
 //                                             Such a field is never ignored
 //   UNAVAILABLE          STORE_UNAVAILABLE    store down, failing over, loading or read-only; RetryInfo
