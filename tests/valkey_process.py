@@ -30,6 +30,11 @@ PORTS: Final = range(20_000, 32_000)
 """Below those that systems give to outgoing connections. While the server is down, a client that keeps connecting to a
 port of theirs may be given that same port, talks to itself, and the server cannot have it back."""
 
+RIGHTS: Final = Path(__file__).resolve().parent.parent / "deploy" / "redis" / "users.acl"
+"""What operators give their engine. Every store of the tests has these rights and no more."""
+
+USER: Final = "jobwire"
+
 SECONDS_TO_START: Final = 30
 SECONDS_TO_STOP: Final = 30
 
@@ -140,9 +145,13 @@ class ValkeyProcess:
 
     @property
     def url(self) -> str:
-        """`redis://127.0.0.1:<port>/0`, to which a test adds its `?prefix=`."""
+        """`redis://jobwire@127.0.0.1:<port>/0`, to which a test adds its `?prefix=`: with the rights that we ship."""
+        return self.url_of(USER)
+
+    def url_of(self, user: str) -> str:
+        """The same for another `name[:password]`."""
         assert self.port, "it has never run"
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{user}@127.0.0.1:{self.port}/0"
 
     @property
     def version(self) -> str:
@@ -161,7 +170,10 @@ class ValkeyProcess:
         return self._folder / "server.log"
 
     def client(self) -> Redis:
-        """A plain client for what tests look at and plant, to be closed; it never repeats a command by itself."""
+        """A plain client that may do anything, for what tests look at and plant, to be closed.
+
+        It never repeats a command by itself.
+        """
         assert self.port, "it has never run"
         return _client(self.port)
 
@@ -183,6 +195,7 @@ class ValkeyProcess:
             "appendfsync": self._appendfsync,
             "save": "",
             "maxmemory-policy": "noeviction",
+            "aclfile": str(_write_rights(self._folder)),
         }
         server = [str(self._binary), *(word for name, value in arguments.items() for word in (f"--{name}", value))]
         process = self._process = subprocess.Popen(
@@ -252,7 +265,10 @@ class Keyspace:
 
     @property
     def url(self) -> str:
-        return f"{self.server.url}?prefix={self.prefix}"
+        return self.url_of(USER)
+
+    def url_of(self, user: str) -> str:
+        return f"{self.server.url_of(user)}?prefix={self.prefix}"
 
 
 @contextmanager
@@ -267,6 +283,14 @@ def running(
     finally:
         if server.is_running:
             server.kill()
+
+
+def _write_rights(folder: Path) -> Path:
+    """The file that we ship, for any prefix and without passwords; the tests' own client may do anything."""
+    rights = RIGHTS.read_text().replace("{jw:0}", "{*:0}").replace(f"user {USER} on ", f"user {USER} on nopass ")
+    file = folder / "users.acl"
+    file.write_text(rights.replace("user default off", "user default on nopass ~* &* +@all"))
+    return file
 
 
 def _client(port: int) -> Redis:

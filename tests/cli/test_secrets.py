@@ -36,7 +36,7 @@ def store_url(engine: str, keyspace: Keyspace | None, tmp_path: Path) -> Iterato
         client.acl_setuser(
             "few", enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], channels=["*"], commands=["+@all"]
         )
-        yield keyspace.url.replace("redis://", f"redis://few:{PASSWORD}@")
+        yield keyspace.url_of(f"few:{PASSWORD}")
         client.acl_deluser("few")
 
 

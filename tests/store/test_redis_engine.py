@@ -105,7 +105,7 @@ async def test_an_engine_that_forbids_config_still_serves(store: Store, keyspace
         client.acl_setuser(
             "few", enabled=True, passwords=["+secret"], keys=["*"], channels=["*"], commands=["+@all", "-config"]
         )
-        other = RedisStore(keyspace.url.replace("redis://", "redis://few:secret@"))
+        other = RedisStore(keyspace.url_of("few:secret"))
         try:
             await other.open()
             info = await other.info()
@@ -120,7 +120,7 @@ async def test_an_engine_that_forbids_config_still_serves(store: Store, keyspace
 
 async def test_a_wrong_password_is_said_at_once_and_not_shown(store: Store, keyspace: Keyspace) -> None:
     with pytest.raises(CannotOpen) as refused:
-        await RedisStore(keyspace.url.replace("redis://", "redis://nobody:hunter2@")).open()
+        await RedisStore(keyspace.url_of("nobody:hunter2")).open()
     assert "hunter2" not in str(refused.value)
 
 
@@ -213,7 +213,7 @@ async def test_that_a_channel_is_not_heard_is_said_once_however_often_it_is_trie
 
     monkeypatch.setattr(ear, "_RECONNECT_AFTER", 0)
     hearing = ear.Ear(
-        topology.parse(keyspace.url), keyspace.prefix, heard=lambda _: None, again=again.set, what="words"
+        topology.parse(keyspace.url), Keys(keyspace.prefix).hints, heard=lambda _: None, again=again.set, what="words"
     )
     await hearing.open()
     monkeypatch.setattr(Connection, "open", connect_at_last)

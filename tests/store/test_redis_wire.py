@@ -22,10 +22,10 @@ CERTIFICATE: Final = Path(__file__).parent.parent / "service" / "localhost.pem"
 
 @pytest.fixture
 async def wired(keyspace: Keyspace) -> AsyncIterator[Callable[..., Wire]]:
-    """Makes a wire to that URL, or to the engine."""
+    """Makes a wire to that URL, or to the engine by a user that may say anything."""
     wires = []
 
-    def wire(url: str = keyspace.url, *, answer_within: float = 20.0) -> Wire:
+    def wire(url: str = keyspace.url_of("default"), *, answer_within: float = 20.0) -> Wire:
         wires.append(Wire(topology.parse(url), answer_within=answer_within))
         return wires[-1]
 

@@ -44,30 +44,31 @@ class Ear:
         self._heard = heard
         self._again = again
         self._what = what
+        self._subscription: _Subscription
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Returns once the channel is heard. Raises RedisError or OSError."""
-        self._task = asyncio.create_task(self._hear(await self._subscribe()))
+        self._subscription = await self._subscribe()
+        self._task = asyncio.create_task(self._hear())
 
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._subscription.close()  # here: a task that is cancelled before its first step closes nothing
 
     async def _subscribe(self) -> _Subscription:
         subscription = _Subscription(self._heard)
         await subscription.open(self._address, self._channel)
         return subscription
 
-    async def _hear(self, subscription: _Subscription) -> None:
+    async def _hear(self) -> None:
         while True:
-            try:
-                reason = await subscription.ended()
-            finally:
-                subscription.close()
+            reason = await self._subscription.ended()
+            self._subscription.close()
             _log.warning("%s are not heard: %s: %s", self._what, type(reason).__name__, reason)
-            subscription = await self._subscribe_again()
+            self._subscription = await self._subscribe_again()
             _log.info("%s are heard again", self._what)
             self._again()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from jobwire_server.store.base import CannotOpen
 from jobwire_server.store.parts import to_json
 from jobwire_server.store.redis import keys
 from jobwire_server.store.redis.link import Link, new_call_id
-from jobwire_server.store.redis.scripts import Answer, Call, script
+from jobwire_server.store.redis.scripts import Answer, Call, commands, script
 
 _OLDEST: Final = {"Redis": (7, 0), "Valkey": (7, 2)}
 
@@ -33,8 +33,15 @@ class Engine:
 
 async def look_at(link: Link, name: str, schema_version: int) -> Engine:
     """Makes the store when there is none. Raises CannotOpen, with that name, for what will not do."""
-    call: Call[list[str]] = Call(script("open"), to_json([str(schema_version), str(keys.PARTITIONS)]), Answer.content)
-    schema, partitions, create_time = call.read(await link.run(call, new_call_id()))
+    wanted = [str(schema_version), str(keys.PARTITIONS), *commands()]
+    call: Call[list[Any]] = Call(script("open"), to_json(wanted), Answer.content)
+    schema, *others = call.read(await link.run(call, new_call_id()))
+    if schema is False:
+        raise CannotOpen(
+            f"{name} does not let its user run {others[0]} on the keys of this prefix: give it the rights in "
+            "deploy/redis/users.acl"
+        )
+    partitions, create_time = others
     if (schema, partitions) != (str(schema_version), str(keys.PARTITIONS)):
         raise CannotOpen(
             f"{name} has schema {schema} in {partitions} partition(s), and this server knows "

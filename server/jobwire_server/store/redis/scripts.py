@@ -82,6 +82,7 @@ _OURS: Final = {
 many."""
 
 _WORD: Final = re.compile(r"[A-Za-z_]\w*")
+_COMMAND: Final = re.compile(r"\b(?:call|pcall|call_with|through)\('([A-Z]+)'")
 _INCLUDE: Final = re.compile(r"^--!include (.+)$", re.MULTILINE)
 
 
@@ -109,6 +110,11 @@ def script_names() -> list[str]:
     """Of all scripts that there are."""
     found = (files(__package__) / "lua").iterdir()
     return sorted(each.name.removesuffix(".lua") for each in found if each.name.endswith(".lua"))
+
+
+def commands() -> list[str]:
+    """Of the engine, all that any script runs."""
+    return sorted({command for name in script_names() for command in _COMMAND.findall(script(name).source)})
 
 
 def _library(name: str) -> str:

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Makes the store when nothing is there, and says which one is.
--- Guard: none.
--- Returns: JSON [schema, partitions, create_time], as found.
+-- Guard: the user may run every command of the scripts, on keys and channels of this prefix.
+-- Returns: JSON [schema, partitions, create_time], as found; or [false, the first command that the guard refuses].
 -- Keeps: `:meta` is written once, by the first server.
---!include call
+--!include rights call
 local function found()
     return redis.call('HMGET', TAG .. META, 'schema', 'partitions', 'create_time')
 end
