@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-COPIED = ("server", "client", "generated", "tests", "docs", "examples", "pyproject.toml", "README.md")
+COPIED = ("server", "client", "generated", "deploy", "tests", "docs", "examples", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
