@@ -5,14 +5,21 @@
 ARG PYTHON=3.11.14-slim-bookworm
 
 # Build: the wheel and its dependencies in one virtual environment. Nothing else of this stage reaches the image.
+# The packages are those of deploy/image/, by their hashes (`make lock` renews them), and none is built here: what a build
+# needs has no hash. Our own is, by a builder that is locked as well, in an environment of its own.
 FROM python:${PYTHON} AS build
 WORKDIR /src
-RUN python -m venv /opt/jobwire
+COPY deploy/image ./
+RUN python -m venv /opt/jobwire \
+    && /opt/jobwire/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary=:all: --require-hashes -r requirements.txt \
+    && python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary=:all: --require-hashes -r build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY generated/python generated/python
 COPY client/python client/python
 COPY server server
-RUN /opt/jobwire/bin/pip install --no-cache-dir --disable-pip-version-check '.[server,cli]' \
+RUN /opt/build/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . \
+    && /opt/jobwire/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-index dist/*.whl \
     && /opt/jobwire/bin/pip uninstall --yes pip setuptools
 
 FROM python:${PYTHON}

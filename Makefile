@@ -12,6 +12,10 @@ DEV_NEEDS     := -e '.[server,cli,grpcurl,dev]'
 GENERATOR_NEEDS := googleapis-common-protos==1.76.0 grpcio==1.76.0 grpcio-tools==1.76.0 mypy-protobuf==5.1.0 protobuf==6.33.6 \
                    setuptools==80.9.0 types-protobuf==7.35.1.20260906 typing_extensions==4.16.0
 GENERATOR_READY := $(GENERATOR)/.ready-$(firstword $(shell echo '$(GENERATOR_NEEDS)' | cksum))
+# Pinned: another version may write the same lock differently.
+LOCKER        := .venv-lock
+LOCKER_NEEDS  := uv==0.13.9
+LOCKER_READY  := $(LOCKER)/.ready-$(firstword $(shell echo '$(LOCKER_NEEDS)' | cksum))
 # The other languages' own generators, pinned for the same reason, by what their toolchain installs. Java's stubs are made
 # by Maven, in the project that uses them: see examples/java/pom.xml.
 PLUGINS            := build/plugins
@@ -22,7 +26,7 @@ TYPESCRIPT_PLUGINS := $(PLUGINS)/typescript-$(firstword $(shell echo '$(TYPESCRI
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo example bench bench-quick bench-peers bench-languages test browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate clean
+.PHONY: help run demo example bench bench-quick bench-peers bench-languages test browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate lock clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -122,8 +126,18 @@ generated-check: $(GENERATOR_READY) $(VENV)/.ready-dev  ## are the committed stu
 	@$(need-go); $(call fresh,go,stubs-of-go,-x 'go.*' -x buf.gen.yaml)
 	@$(need-typescript); $(call fresh,typescript,stubs-of-typescript,-x package.json -x buf.gen.yaml -x node_modules)
 
+# The hashes are those of every file of a release: the image may be built for any machine. No registry is named.
+lock: $(LOCKER_READY)  ## the newest packages that pyproject.toml allows into the image: deploy/image/, each with its hashes
+	@$(call locked,--extra server --extra cli pyproject.toml,deploy/image/requirements.txt)
+	@$(LOCKER)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	| $(call locked,-,deploy/image/build.txt)
+
+# $(call locked,what,file)
+locked = $(LOCKER)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+         --custom-compile-command 'make lock' --output-file $(2) $(1)
+
 clean:  ## environments and caches; never a database
-	rm -rf $(VENV) $(GENERATOR) build dist examples/java/target examples/typescript/dist examples/typescript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(GENERATOR) $(LOCKER) build dist examples/java/target examples/typescript/dist examples/typescript/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Set-up. A stamp is written when everything before it went well, so an interrupted set-up starts again. Sources are
@@ -137,6 +151,10 @@ $(VENV)/.ready-run: pyproject.toml
 $(VENV)/.ready-dev: pyproject.toml
 	$(call set-up,$(VENV),$(DEV_NEEDS))
 	@touch $(VENV)/.ready-run $@
+
+$(LOCKER_READY):
+	$(call set-up,$(LOCKER),$(LOCKER_NEEDS))
+	@touch $@
 
 $(GENERATOR_READY):
 	$(call set-up,$(GENERATOR),$(GENERATOR_NEEDS))
