@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_HTTP = re.compile(r"dashboard +https?://(\S+)")
 
 
 class ServerProcess:
@@ -43,7 +46,8 @@ class ServerProcess:
         assert first.startswith("listening on "), f"the server did not start: {first!r}\n{self._log.read_text()}"
         self.address = first.removeprefix("listening on ").strip()
         if "--http" in self._options:
-            self.http = self._process.stdout.readline().partition("http://")[2].strip()
+            found = _HTTP.match(self._process.stdout.readline())
+            self.http = found[1] if found else ""
 
     def rest_of_greeting(self) -> str:
         """What it says for people, once."""

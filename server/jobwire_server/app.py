@@ -69,7 +69,8 @@ class App:
         receivers = Receivers(config.webhook_networks)
         files = read_files(config)
         secrets = files.secrets
-        access = None if files.principals is None else Access(files.principals)
+        certificates = files.certificates
+        access = Access(files.principals) if config.has_login else None
         bring = words(word_submission)
         self._maintenance = Maintenance(store, bring=bring)
         streams = Streams(config.limits, metrics)
@@ -103,6 +104,7 @@ class App:
             reflection=config.serves_reflection,
             shares_port=config.processes > 1,
             access=access,
+            certificates=certificates,
             metrics=metrics,
             traces=traces,
         )
@@ -121,6 +123,7 @@ class App:
                 only_loopback=is_loopback(config.http_address),
                 shares_port=config.processes > 1,
                 access=access,
+                certificates=certificates,
             )
         self.address = ""
         """Where gRPC is served, with the port that was taken; empty until then."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEALTH_TIMEOUT = 3.0
 """Seconds."""
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 log = logging.getLogger("jobwire")
 
@@ -80,7 +82,7 @@ _store_option = click.option(
     envvar="JOBWIRE_INSECURE",
     is_flag=True,
     show_envvar=True,
-    help="Serve on an address that others can reach, although there is no TLS and no login.",
+    help="Serve on an address that others can reach without TLS or without a login.",
 )
 @click.option(
     "--tokens",
@@ -90,6 +92,33 @@ _store_option = click.option(
     show_envvar=True,
     metavar="FILE",
     help="Who may call, in TOML: `jobwire token new` makes its lines. Without it nobody has to say who he is.",
+)
+@click.option(
+    "--tls-cert",
+    envvar="JOBWIRE_TLS_CERT",
+    type=click.Path(dir_okay=False),
+    default="",
+    show_envvar=True,
+    metavar="FILE",
+    help="Serve by TLS, gRPC and HTTP: our certificate in PEM, with those between it and its authority.",
+)
+@click.option(
+    "--tls-key",
+    envvar="JOBWIRE_TLS_KEY",
+    type=click.Path(dir_okay=False),
+    default="",
+    show_envvar=True,
+    metavar="FILE",
+    help="Its key, in PEM and not encrypted.",
+)
+@click.option(
+    "--tls-client-ca",
+    envvar="JOBWIRE_TLS_CLIENT_CA",
+    type=click.Path(dir_okay=False),
+    default="",
+    show_envvar=True,
+    metavar="FILE",
+    help="Let in only who shows a certificate that this one has signed.",
 )
 @click.option(
     "--reflection/--no-reflection",
@@ -150,6 +179,9 @@ def serve(
     processes: int,
     insecure: bool,
     tokens: str,
+    tls_cert: str,
+    tls_key: str,
+    tls_client_ca: str,
     reflection: bool | None,
     drain_timeout: float,
     webhook_secrets: str,
@@ -174,6 +206,9 @@ def serve(
             processes=processes,
             insecure=insecure,
             tokens=tokens,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
             reflection=reflection,
             drain_timeout=drain_timeout,
             webhook_secrets=webhook_secrets,
@@ -234,7 +269,37 @@ def token_new(name: str, roles: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("address", envvar="JOBWIRE_ADDRESS", default=DEFAULT_LISTEN, metavar="[HOST:PORT]")
-def health(address: str) -> None:
+@click.option("--tls", envvar="JOBWIRE_TLS", is_flag=True, show_envvar=True, help="Ask by TLS; on by itself with --ca.")
+@click.option(
+    "--ca",
+    envvar="JOBWIRE_CA",
+    type=_FILE,
+    default=None,
+    show_envvar=True,
+    metavar="FILE",
+    help="What has signed the server's certificate, in PEM.  [default: the public authorities]",
+)
+@click.option(
+    "--cert",
+    envvar="JOBWIRE_CERT",
+    type=_FILE,
+    default=None,
+    show_envvar=True,
+    metavar="FILE",
+    help="Your own certificate, where the server asks for one; with --key.",
+)
+@click.option(
+    "--key", envvar="JOBWIRE_KEY", type=_FILE, default=None, show_envvar=True, metavar="FILE", help="Its key."
+)
+@click.option(
+    "--server-name",
+    envvar="JOBWIRE_SERVER_NAME",
+    default="",
+    show_envvar=True,
+    metavar="NAME",
+    help="A name in the server's certificate, where HOST is none of them.",
+)
+def health(address: str, *, tls: bool, ca: Path | None, cert: Path | None, key: Path | None, server_name: str) -> None:
     """Ask whether a server serves.
 
     Exit code 0 when it does, 3 when it does not or drains. HOST:PORT is by default JOBWIRE_ADDRESS, else
@@ -242,6 +307,7 @@ def health(address: str) -> None:
 
     \b
     jobwire health && echo up
+    jobwire health --ca ca.pem --server-name jobs.example.org
     """
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -250,7 +316,15 @@ def health(address: str) -> None:
         split_address(address)
     except ConfigError as error:
         raise click.BadParameter(str(error).removeprefix("--listen ")) from error
-    with grpc.insecure_channel(address) as channel:
+    if (cert is None) != (key is None):
+        raise click.UsageError("--cert and --key belong together")
+    pems = [None if path is None else path.read_bytes() for path in (ca, key, cert)]
+    options = [("grpc.ssl_target_name_override", server_name)] if server_name else []
+    with (
+        grpc.secure_channel(address, grpc.ssl_channel_credentials(*pems), options)
+        if tls or any(pems)
+        else grpc.insecure_channel(address)
+    ) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # the stubs lack it
         try:
             answer = check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)

@@ -30,7 +30,13 @@ class Config:
     insecure: bool = False
     """Serve without TLS or login on an address that others can reach."""
     tokens: str = ""
-    """A TOML file of principals and the digests of their tokens; empty = nobody has to say who he is."""
+    """A TOML file of principals and the digests of their tokens; empty = there are none."""
+    tls_cert: str = ""
+    """A file in PEM: our certificate, and those between it and one that clients trust. Empty = no TLS."""
+    tls_key: str = ""
+    """Its key."""
+    tls_client_ca: str = ""
+    """A file in PEM of what has signed the certificates of clients; empty = they need none."""
     reflection: bool | None = None
     """None = on where only this machine can reach the server."""
     drain_timeout: float = 10.0
@@ -50,16 +56,32 @@ class Config:
             )
         _ = self.webhook_networks  # looked at, they are checked
         http = self.http_address
-        if self.is_open and not self.insecure:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ConfigError("--tls-cert and --tls-key belong together")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ConfigError("--tls-client-ca: clients show certificates by TLS only: --tls-cert and --tls-key too")
+        if self.is_open:
+            self._check_open("--listen", self.listen)
+        if http is not None and not is_loopback(http):
+            self._check_open("--http", http)
+
+    def _check_open(self, setting: str, address: str) -> None:
+        if self.missing and not self.insecure:
             raise ConfigError(
-                f"--listen {self.listen}: others can reach this address, and there is no TLS or login yet;"
-                " listen on 127.0.0.1, or say --insecure if the network around it is yours"
+                f"{setting} {address}: others can reach this address, and there is {' and '.join(self.missing)};"
+                " give that, or listen on 127.0.0.1, or say --insecure if the network around it is yours"
             )
-        if http is not None and not is_loopback(http) and not self.insecure:
-            raise ConfigError(
-                f"--http {http}: others can reach this address, and there is no TLS or login yet;"
-                " serve it on 127.0.0.1, or say --insecure if the network around it is yours"
-            )
+
+    @property
+    def missing(self) -> list[str]:
+        """What it takes to be reached by others, as far as it is not there."""
+        tls = [] if self.tls_cert else ["no TLS (--tls-cert, --tls-key)"]
+        return tls if self.has_login else [*tls, "no login (--tokens, or --tls-client-ca)"]
+
+    @property
+    def has_login(self) -> bool:
+        """Whoever calls has to show who he is."""
+        return bool(self.tokens or self.tls_client_ca)
 
     @property
     def is_open(self) -> bool:

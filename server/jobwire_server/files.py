@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobwire_server.config import Config, ConfigError
+from jobwire_server.service.certificates import Certificates
 from jobwire_server.service.kept_file import BadFile
 from jobwire_server.service.principals import Principals
 from jobwire_server.service.signing import Secrets
@@ -19,6 +20,7 @@ class Files:
 
     secrets: Secrets
     principals: Principals | None
+    certificates: Certificates | None
 
 
 def read_files(config: Config) -> Files:
@@ -27,7 +29,17 @@ def read_files(config: Config) -> Files:
         secrets = Secrets(Path(config.webhook_secrets) if config.webhook_secrets else None)
     with _naming("--tokens"):
         principals = Principals(Path(config.tokens)) if config.tokens else None
-    return Files(secrets, principals)
+    with _naming("--tls-cert, --tls-key, --tls-client-ca"):
+        certificates = (
+            Certificates(
+                Path(config.tls_cert),
+                Path(config.tls_key),
+                Path(config.tls_client_ca) if config.tls_client_ca else None,
+            )
+            if config.tls_cert
+            else None
+        )
+    return Files(secrets, principals, certificates)
 
 
 @contextmanager

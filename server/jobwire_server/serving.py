@@ -122,17 +122,20 @@ def _greeting(address: str, http: str | None, config: Config, info: StoreInfo) -
     }
     lines = [
         f"listening on {address}",
-        *([] if http is None else [f"dashboard    http://{http}"]),
+        *([] if http is None else [f"dashboard    {'https' if config.tls_cert else 'http'}://{http}"]),
         f"store        {info.url}  ({info.engine}; {promise.get(info.durability, info.durability)})",
     ]
     if config.insecure and (config.is_open or (http is not None and not is_loopback(http))):
-        lines += ["", "WARNING: no TLS and no login: whoever reaches this port can do anything."]
+        lines += ["", f"WARNING: {_danger(config)}"] if config.missing else []
     here = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
     folder = Path(sys.prefix).parent  # a checkout has its environment in .venv, and examples beside it
     if config.serves_reflection:
-        grpcurl = _shown(Path(sys.prefix) / "bin" / "grpcurl", otherwise="grpcurl") + " -plaintext"
-        if config.tokens:
-            grpcurl += """ -H "authorization: Bearer $TOKEN\""""
+        grpcurl = _shown(Path(sys.prefix) / "bin" / "grpcurl", otherwise="grpcurl")
+        grpcurl += f" -cacert {config.tls_cert}" if config.tls_cert else " -plaintext"
+        if config.tls_client_ca:
+            grpcurl += " -cert YOURS.pem -key YOURS.key"
+        elif config.tokens:
+            grpcurl += " -expand-headers -H 'authorization: Bearer ${TOKEN}'"  # exported, it stays out of `ps`
         lines += [
             "",
             "Create a job, then take it as its worker would (unsettled, it comes back after 30 s):",
@@ -146,11 +149,17 @@ def _greeting(address: str, http: str | None, config: Config, info: StoreInfo) -
             "",
             "Reflection is off: grpcurl needs -import-path protos and the -proto files, or --reflection here.",
         ]
-    if not config.tokens and (example := folder / "examples" / "python" / "worker.py").exists():
+    if not config.tls_cert and not config.tokens and (example := folder / "examples" / "python" / "worker.py").exists():
         python = _shown(Path(sys.executable), otherwise=sys.executable)
         lines += ["", "A worker in Python:", f"  {python} {_shown(example, otherwise=str(example))} {here}"]
     lines += ["", "Stop with Ctrl-C."]
     return "\n".join(lines)
+
+
+def _danger(config: Config) -> str:
+    if config.has_login:
+        return "no TLS: who listens on the way reads all, tokens included."
+    return f"{'' if config.tls_cert else 'no TLS and '}no login: whoever reaches this port can do anything."
 
 
 def _shown(path: Path, *, otherwise: str) -> str:

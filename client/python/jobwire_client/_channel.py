@@ -97,6 +97,18 @@ class _Bearing:
         self._metadata = metadata
         self.close = channel.close
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await cast("grpc.aio.Channel", self._channel).close()
+
     def unary_unary(self, *method: Any, **serializers: Any) -> Callable[..., Any]:
         return partial(self._channel.unary_unary(*method, **serializers), metadata=self._metadata)
 

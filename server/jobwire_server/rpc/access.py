@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from jobwire_server.domain.errors import JobwireError, Reason
@@ -16,6 +16,9 @@ _ADMIN: Final = frozenset({Role.ADMIN})
 _READS_JOBS: Final = frozenset({Role.PRODUCER, Role.VIEWER, Role.ADMIN})
 _VIEWER: Final = frozenset({Role.VIEWER, Role.ADMIN})
 _ALL: Final = frozenset(Role)
+
+_NAMES: Final = "x509_subject_alternative_name"
+"""Under which gRPC tells the names in a client's certificate."""
 
 ROLES: Final[Mapping[str, frozenset[Role]]] = {
     "/jobwire.v1.JobService/CreateJob": _PRODUCER,
@@ -52,25 +55,36 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = {
 
 
 class Shown(Protocol):
-    """What a caller shows of itself."""
+    """What a caller shows of itself, as gRPC's contexts have it."""
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
 
 
 class Access:
     """Knows callers by what they show, and lets them do what their roles include."""
 
-    def __init__(self, principals: Principals) -> None:
+    def __init__(self, principals: Principals | None) -> None:
+        """None: the certificates of clients are all there is, and whoever has one may do everything."""
         self._principals = principals
 
     def known(self, caller: Shown) -> Principal:
         """Who calls. UNAUTHENTICATED."""
-        token = _token(caller)
-        principal = self._principals.by_token(token) if token else None
+        if self._principals is not None and (token := _token(caller)):
+            principal, wrong = self._principals.by_token(token), "the token is not one that this server knows"
+        elif names := [name.decode() for name in caller.auth_context().get(_NAMES, ())]:
+            principal, wrong = self._by_certificate(names), "the certificate is nobody's that this server knows"
+        else:
+            principal, wrong = None, "this server asks for a token"
         if principal is None:
-            shown = "the token is not one that this server knows" if token else "this server asks for a token"
-            raise JobwireError(Reason.UNAUTHENTICATED, shown)
+            raise JobwireError(Reason.UNAUTHENTICATED, wrong)
         return principal
+
+    def _by_certificate(self, names: Sequence[str]) -> Principal | None:
+        if self._principals is None:
+            return Principal(names[0], _ALL)
+        return self._principals.by_certificate(names)
 
     def admit(self, path: str, caller: Shown) -> Principal:
         """The same, if that one may do this. PERMISSION_DENIED."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -69,6 +69,9 @@ class Caller(Protocol):
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         """The headers of the call."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What its certificate says, where there is one."""
 
 
 class Listener(Caller, Protocol):

@@ -24,6 +24,7 @@ from jobwire_server.rpc.interceptors import Gate, Method
 from jobwire_server.rpc.metering import Meter
 from jobwire_server.rpc.ports import CannotListen, check_free
 from jobwire_server.rpc.status import refusal
+from jobwire_server.service.certificates import Certificates
 from jobwire_server.telemetry.metrics import Registry
 from jobwire_server.telemetry.traces import Traces
 
@@ -77,18 +78,20 @@ class Server:
         reflection: bool = True,
         shares_port: bool = False,
         access: Access | None = None,
+        certificates: Certificates | None = None,
         pings: Pings = PINGS,
         metrics: Registry | None = None,
         traces: Traces | None = None,
     ) -> None:
         """`shares_port`: other processes listen on it as well, and somebody has seen to it that they are ours.
-        `access` None: nobody has to say who he is."""
+        `access` None: nobody has to say who he is. `certificates` None: no TLS."""
         by_service = {servicer.SERVICE: servicer for servicer in servicers}
         self.methods: Mapping[str, Method] = dict(_methods(by_service, metrics or Registry()))
         """Every RPC of the contract, built or not, by its path, such as `/jobwire.v1.JobService/GetJob`."""
         self._limits = limits
         self._pings = pings
         self._access = access
+        self._certificates = certificates
         self._reflection = reflection
         self._shares_port = shares_port
         self.gate = Gate(calls_in_flight=limits.calls_in_flight, access=access, traces=traces)
@@ -109,7 +112,10 @@ class Server:
         if not self._shares_port:
             check_free(address)
         try:
-            port = server.add_insecure_port(address)
+            if self._certificates is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, _credentials(self._certificates))
         except RuntimeError as error:
             raise CannotListen(f"cannot listen on {address}") from error
         await server.start()
@@ -175,6 +181,25 @@ def _handlers(gate: Gate, methods: Mapping[str, Method]) -> Iterator[grpc.Generi
                 if path.startswith(f"/{service}/")
             },
         )
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Each connection is given the certificates of its time."""
+    told = certificates.now
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(told.key, told.cert)], told.client_ca)
+
+    def fetch() -> Any:  # before each handshake, by a thread of gRPC's; None = as before, which the stubs do not know
+        nonlocal told
+        if told is certificates.now:
+            return None
+        told = certificates.now
+        return configuration()
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), fetch, require_client_authentication=certificates.asks_clients
+    )
 
 
 def _reflection(names: Iterable[str], access: Access | None) -> grpc.GenericRpcHandler:

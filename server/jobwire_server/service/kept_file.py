@@ -46,17 +46,23 @@ class Kept(Generic[T]):
 
 
 def read_toml(path: Path, *, is_secret: bool = True) -> dict[str, Any]:
+    """Raises BadFile."""
+    try:
+        return tomllib.loads(read_bytes(path, is_secret=is_secret).decode())
+    except ValueError:  # a TOML error quotes the line, and that may be a secret
+        raise BadFile(f"{path} is no TOML file") from None
+
+
+def read_bytes(path: Path, *, is_secret: bool) -> bytes:
     """Where others than the owner can write the file, or read one that is secret, the log says so. Raises BadFile."""
     others = stat.S_IRWXG | stat.S_IRWXO if is_secret else stat.S_IWGRP | stat.S_IWOTH
     try:
         if path.stat().st_mode & others:
             read_or_written, mode = ("read", "600") if is_secret else ("written", "go-w")
             log.warning("%s can be %s by others than its owner: chmod %s", path, read_or_written, mode)
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
         raise BadFile(f"{path}: {error.strerror}") from error
-    except ValueError:  # a TOML error quotes the line, and that may be a secret
-        raise BadFile(f"{path} is no TOML file") from None
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -53,6 +53,10 @@ def _write_json(message: Message) -> bytes:
 JSON: Final = Codec(_read_json, _write_json)
 
 
+NAMES: Final = "jobwire.certificate_names"
+"""In a request's scope: the names in the client's certificate, as gRPC tells them."""
+
+
 class HttpCaller:
     """Whoever sent a request, as the log names it."""
 
@@ -66,6 +70,9 @@ class HttpCaller:
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]]:
         return self._request.headers.items()
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return {"x509_subject_alternative_name": self._request.scope.get(NAMES, ())}
 
 
 def error_response(code: str, message: str, *, status: int | None = None) -> Response:

@@ -6,20 +6,23 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jobwire_server.domain.limits import Limits
 from jobwire_server.rpc.access import Access
 from jobwire_server.rpc.interceptors import Gate, Method
 from jobwire_server.rpc.ports import bind
+from jobwire_server.service.certificates import Certificates
 from jobwire_server.service.stats import StatsService
 from jobwire_server.store.base import Store
 from jobwire_server.telemetry.metrics import Registry
+from jobwire_server.web.answers import NAMES
 from jobwire_server.web.connect import Gateway
 from jobwire_server.web.events import events
 from jobwire_server.web.files import dashboard
@@ -49,6 +52,7 @@ class WebServer:
         only_loopback: bool,
         shares_port: bool = False,
         access: Access | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self.draining = asyncio.Event()
         """What streams of ours wait for as well: they end when it is set."""
@@ -72,7 +76,7 @@ class WebServer:
         )
         self._config = uvicorn.Config(
             app,
-            http="h11",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,  # ours is configured already
@@ -83,6 +87,8 @@ class WebServer:
             limit_concurrency=_CONNECTIONS,
             h11_max_incomplete_event_size=_HEADERS,
         )
+        self._config.load()
+        self._config.ssl = None if certificates is None else certificates.context()
         self._server = _Uvicorn(self._config)
         self._serving: asyncio.Task[None] | None = None
 
@@ -105,6 +111,21 @@ class WebServer:
         self._config.timeout_graceful_shutdown = max(1, round(grace))
         self._server.should_exit = True
         await self._serving
+
+
+class _Protocol(H11Protocol):
+    """Tells the app which names stand in the certificate that the client has shown."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base
+        super().connection_made(transport)
+        certificate = transport.get_extra_info("peercert") or {}
+        app, names = self.app, [name.encode() for _, name in certificate.get("subjectAltName", ())]
+
+        async def named(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, NAMES: names}, receive, send)
+
+        if names:
+            self.app = named
 
 
 class _Uvicorn(uvicorn.Server):
