@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from jobwire.v1 import admin_service_pb2 as api
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
-from jobwire_client import AsyncClient, JobwireError, Worker
+from jobwire_client import AsyncClient, JobwireError, PermissionDenied, Unauthenticated, Worker
 from jobwire_server.app import App
 from jobwire_server.config import Config
 from jobwire_server.service.certificates import Certificates
@@ -190,6 +190,26 @@ async def test_of_clients_with_certificates_the_file_says_who_they_are(files: Fi
             await asked_by_http(app, trusting(files))
 
 
+async def test_another_authority_of_clients_is_in_force_from_the_next_connection_on(files: Files) -> None:
+    trusted, authorities = files.folder / "clients.pem", {"before": trustme.CA(), "after": trustme.CA()}
+    for name, authority in authorities.items():
+        files.give(name, authority.issue_cert("mailer.example.org"))
+    authorities["before"].cert_pem.write_to_path(str(trusted))
+    async with files.served(tls_client_ca=str(trusted)) as app:
+
+        async def let_in(name: str) -> tuple[bool, bool]:
+            own = files.key(name).read_bytes(), files.cert(name).read_bytes()
+            by_grpc = await asked_by_grpc(app, files.ca.read_bytes(), *own) == "OK"
+            try:
+                return by_grpc, await asked_by_http(app, trusting(files, name)) == 200
+            except (ssl.SSLError, ConnectionError):
+                return by_grpc, False
+
+        assert (await let_in("before"), await let_in("after")) == ((True, True), (False, False))
+        authorities["after"].cert_pem.write_to_path(str(trusted))
+        assert (await let_in("before"), await let_in("after")) == ((False, False), (True, True))
+
+
 async def test_a_certificate_of_another_authority_is_none(files: Files) -> None:
     issued = trustme.CA().issue_cert("mailer.example.org")
     files.give("forged", issued)
@@ -206,6 +226,19 @@ async def test_without_a_file_whoever_the_authority_has_signed_may_do_everything
     async with files.served(tls_client_ca=str(files.ca)) as app, AsyncClient(app.address, **connect) as client:
         await client.create("mail")
         assert (await client.pause_queue("default")).paused
+
+
+@pytest.mark.parametrize(
+    ("token", "refusal"), [("", Unauthenticated), ("jw_shop", PermissionDenied)], ids=["none", "of another role"]
+)
+async def test_a_worker_whose_token_will_not_do_ends(files: Files, token: str, refusal: type[JobwireError]) -> None:
+    tokens = files.tokens(entry("shop", [Role.PRODUCER], "jw_shop"))
+    async with files.served(tokens=tokens) as app:
+        worker = Worker(app.address, ca=files.ca, token=token)
+        worker.default_handler(lambda _: None)
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(refusal):
+                await worker.run()
 
 
 async def test_client_and_worker_work_by_tls_and_token(files: Files) -> None:

@@ -86,3 +86,12 @@ async def test_who_is_not_known_is_told_before_its_message_is_read(web: Web) -> 
         "POST", "/jobwire.v1.JobService/CreateJob", b"{ no json", {"content-type": "application/json"}
     )
     assert answer.status == 401
+
+
+async def test_the_log_says_who_was_refused_and_shows_no_token(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    await web.ask("GET", "/", b"", basic("ann", "a-wrong-token"))
+    [record] = [each for each in caplog.records if each.name == "jobwire.web"]
+    assert record.getMessage().startswith("refused http:127.0.0.1:")
+    assert "UNAUTHENTICATED" in caplog.text
+    assert "a-wrong-token" not in caplog.text

@@ -26,6 +26,11 @@ STEADY: Final = 0.2
 
 T = TypeVar("T")
 
+_FINAL: Final = frozenset(
+    {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+)
+"""The same request would be refused again."""
+
 log = logging.getLogger("jobwire.worker")
 
 
@@ -125,7 +130,7 @@ class Claims:
                 call.cancel()
             if self._is_stopping.is_set():
                 return
-            if isinstance(error, Superseded) or (error and error.code == grpc.StatusCode.INVALID_ARGUMENT):
+            if isinstance(error, Superseded) or (error and error.code in _FINAL):
                 log.error("worker %s ends: %s", self._worker_id, error)
                 raise error
             if time.monotonic() - self._heard > SILENCE:

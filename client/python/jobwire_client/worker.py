@@ -165,8 +165,9 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop`; returns when everything is settled.
 
-        Raises Superseded when another process uses this worker's id, and InvalidField when the server will never take
-        its request; in both cases after the drain. Anything else is lived through. Cancelled, it drains without grace.
+        Raises Superseded when another process uses this worker's id, InvalidField when the server will never take its
+        request, and Unauthenticated or PermissionDenied when its token or certificate will not do; in each case after
+        the drain. Anything else is lived through. Cancelled, it drains without grace.
         """
         if not self._handlers and self._default_handler is None:
             raise ValueError("a worker without handlers: register some with @worker.handler(type)")

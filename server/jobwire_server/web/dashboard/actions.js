@@ -1,7 +1,7 @@
 // What can be done to one job. Each call carries the etag that was seen: what has moved on since is not hit by it.
 
 import { html, useState } from "./vendor/htm-preact.js";
-import { call } from "./api.js";
+import { call, may } from "./api.js";
 import { ENDED, stateOf } from "./format.js";
 import { Dialog } from "./parts.js";
 import { go } from "./route.js";
@@ -17,6 +17,7 @@ export function Actions({ job, refresh }) {
     !isEnded && !job.cancel_requested && ["Cancel", Cancel, "danger"],
     ["Delete", Delete, "danger"],
   ].filter(Boolean);
+  if (!may("producer")) return null;
   const ask = (Asked) => setAsked({ Asked, job }); // as it is now: it may change while somebody thinks
   return html`
     <div class="buttons">

@@ -1,6 +1,7 @@
 // Dead letters: jobs that have FAILED, and their replay.
 
 import { html, useState } from "./vendor/htm-preact.js";
+import { may } from "./api.js";
 import { Bulk } from "./bulk.js";
 import { FilterForm, filterOf, JobList } from "./list.js";
 import { Card, Empty } from "./parts.js";
@@ -15,10 +16,11 @@ export function DeadLetters({ query }) {
   return html`
     <div class="title">
       <h1>Dead letters</h1>
-      <div class="buttons">
+      ${may("admin") &&
+      html`<div class="buttons">
         <button type="button" class="primary" onClick=${() => setAsked("replay")}>Replay ${isNarrow ? "these" : "all"}…</button>
         <button type="button" class="danger" onClick=${() => setAsked("delete")}>Delete ${isNarrow ? "these" : "all"}…</button>
-      </div>
+      </div>`}
     </div>
     <p class="quiet">Jobs that have failed for good: their retries or interruptions are used up, or the error was permanent.</p>
     <${Card}>

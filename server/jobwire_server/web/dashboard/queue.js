@@ -1,7 +1,7 @@
 // One queue: its jobs by state, and what an operator does to it.
 
 import { html, useState } from "./vendor/htm-preact.js";
-import { call } from "./api.js";
+import { call, may } from "./api.js";
 import { Bulk } from "./bulk.js";
 import { Rates } from "./chart.js";
 import { byState, count, plural, seconds, setServerTime, span, STATES, words } from "./format.js";
@@ -84,6 +84,7 @@ function Actions({ queue, refresh }) {
     await refresh();
   };
   const resume = () => pause(false).then(() => setError(null), setError);
+  if (!may("admin")) return null;
   return html`
     <div class="buttons">
       ${queue.paused

@@ -1,7 +1,7 @@
 // Who works: what each said of itself, what it holds, and how to drain it.
 
 import { html, useState } from "./vendor/htm-preact.js";
-import { call } from "./api.js";
+import { call, may } from "./api.js";
 import { count, plural, setServerTime, short, words } from "./format.js";
 import { useLive } from "./live.js";
 import { Badge, Card, Command, Dialog, Empty, Facts, Failure, JobLink, Loading, QueueLink, Text, Time } from "./parts.js";
@@ -78,13 +78,14 @@ function Row({ worker, ask }) {
     <td data-name="Last beat" class="number"><${Time} at=${worker.beat_time} /></td>
     <td data-name="Runs"><${Text}>${[identity.runtime, identity.version].filter(Boolean).join(", ") || "–"}<//></td>
     <td class="acts">
-      <div class="buttons">
+      ${may("admin") &&
+      html`<div class="buttons">
         ${isDrained
           ? html`<button type="button" class="small" onClick=${() => ask({ worker, directive: "NONE" })}>Let it work…</button>`
           : html`<button type="button" class="small" onClick=${() => ask({ worker, directive: "QUIET" })}>Quiet…</button>`}
         ${directive !== "TERMINATE" &&
         html`<button type="button" class="small danger" onClick=${() => ask({ worker, directive: "TERMINATE" })}>Terminate…</button>`}
-      </div>
+      </div>`}
     </td>
   </tr>`;
 }
