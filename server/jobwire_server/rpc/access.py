@@ -73,7 +73,7 @@ class Access:
         """Who calls. UNAUTHENTICATED."""
         if self._principals is not None and (token := _token(caller)):
             principal, wrong = self._principals.by_token(token), "the token is not one that this server knows"
-        elif names := [name.decode() for name in caller.auth_context().get(_NAMES, ())]:
+        elif names := [name.decode(errors="replace") for name in caller.auth_context().get(_NAMES, ())]:
             principal, wrong = self._by_certificate(names), "the certificate is nobody's that this server knows"
         else:
             principal, wrong = None, "this server asks for a token"
