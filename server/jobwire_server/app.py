@@ -33,12 +33,17 @@ from jobwire_server.service.webhooks import Webhooks
 from jobwire_server.service.words import words
 from jobwire_server.service.workers import WorkerService
 from jobwire_server.store.base import CannotOpen
+from jobwire_server.store.copying import Source, Target
 from jobwire_server.store.examination import Inspection
 from jobwire_server.store.measured import measured, step_timer
 from jobwire_server.store.redis.inspection import RedisInspection
+from jobwire_server.store.redis.source import RedisSource
 from jobwire_server.store.redis.store import RedisStore
+from jobwire_server.store.redis.target import RedisTarget
 from jobwire_server.store.sqlite.inspection import SqliteInspection
+from jobwire_server.store.sqlite.source import SqliteSource
 from jobwire_server.store.sqlite.store import SqliteStore
+from jobwire_server.store.sqlite.target import SqliteTarget
 from jobwire_server.telemetry.metrics import Registry
 from jobwire_server.telemetry.traces import Traces
 
@@ -219,6 +224,26 @@ def _inspection_of_file(path: str | None) -> SqliteInspection:
     if path is None:
         raise ConfigError("--store: what memory:// keeps is seen by its own server only")
     return SqliteInspection(path)
+
+
+def source_of(url: str, *, at_rest: bool) -> Source:
+    """What a whole store is copied from: `at_rest` = nobody may be at work on it meanwhile. Raises ConfigError."""
+    return _named(
+        url,
+        lambda path: SqliteSource(_in_a_file(path), at_rest=at_rest),
+        lambda url: RedisSource(url, at_rest=at_rest),
+    )
+
+
+def target_of(url: str) -> Target:
+    """What a whole store is copied into. Raises ConfigError."""
+    return _named(url, lambda path: SqliteTarget(_in_a_file(path)), RedisTarget)
+
+
+def _in_a_file(path: str | None) -> str:
+    if path is None:
+        raise ConfigError("memory:// lives within its own server only")
+    return path
 
 
 def _named(

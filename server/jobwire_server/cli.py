@@ -1,6 +1,6 @@
-"""The server's commands: `serve`, and for those who watch over it `health` and `fsck`.
+"""The server's commands: `serve`, and for those who watch over it `health` and `fsck`. copies.py has those that copy.
 
-They join the `jobwire` command by the entry points in pyproject.toml; `main` here is these three alone.
+They join the `jobwire` command by the entry points in pyproject.toml; `main` here is these alone.
 """
 
 from __future__ import annotations
@@ -9,19 +9,16 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
-from click.core import ParameterSource
 
-from jobwire_server.config import DEFAULT_LISTEN, DEFAULT_STORE, Config, ConfigError, split_address
+from jobwire_server import copies
+from jobwire_server.config import DEFAULT_LISTEN, Config, ConfigError, split_address
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
+from jobwire_server.options import OUTPUT, STORE, shown_password
+from jobwire_server.progress import ProgressLine
 from jobwire_server.service.principals import Role, entry, new_token
 from jobwire_server.telemetry import logs
-
-if TYPE_CHECKING:
-    pass
 
 _HEALTH_TIMEOUT = 3.0
 """Seconds."""
@@ -35,21 +32,8 @@ def main() -> None:
     """The server of jobwire, by itself; reads no jobwire.toml, which the `jobwire` command does."""
 
 
-_store_option = click.option(
-    "--store",
-    envvar="JOBWIRE_STORE",
-    default=DEFAULT_STORE,
-    show_default=True,
-    show_envvar=True,
-    metavar="URL",
-    help="Where jobs are kept: sqlite:///FILE (four slashes for an absolute path), redis://[user:password@]HOST:PORT/DB"
-    " or rediss://…, Redis 7.0 or Valkey 7.2 at least, or memory:// to keep nothing. A password belongs into"
-    " JOBWIRE_STORE: everybody on this machine can read a command line.",
-)
-
-
 @main.command()
-@_store_option
+@STORE
 @click.option(
     "--listen",
     envvar="JOBWIRE_LISTEN",
@@ -196,8 +180,8 @@ def serve(
     jobwire serve --store redis://127.0.0.1:6379/0 --listen 127.0.0.1:7272 --processes 4
     """
     logs.configure(log_level, log_format=log_format, several=processes > 1)
-    if _shows_password(store):
-        log.warning(_PASSWORD_SHOWN)
+    if shown := shown_password("store"):
+        log.warning(shown)
     try:
         config = Config(
             store=store,
@@ -224,14 +208,6 @@ def serve(
     except ConfigError as error:
         click.echo(f"jobwire: {error}", err=True)
         sys.exit(EXIT_USAGE)
-
-
-_PASSWORD_SHOWN = "the password in --store can be read by everybody on this machine: use JOBWIRE_STORE"
-
-
-def _shows_password(store: str) -> bool:
-    source = click.get_current_context().get_parameter_source("store")
-    return source is ParameterSource.COMMANDLINE and bool(urlsplit(store).password)
 
 
 @main.group()
@@ -336,10 +312,8 @@ def health(address: str, *, tls: bool, ca: Path | None, cert: Path | None, key: 
 
 
 @main.command()
-@_store_option
-@click.option(
-    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For people, or programs."
-)
+@STORE
+@OUTPUT
 def fsck(store: str, output: str) -> None:
     """Read a whole store and name what is broken.
 
@@ -350,8 +324,8 @@ def fsck(store: str, output: str) -> None:
     \b
     jobwire fsck --store sqlite:////data/jobs.db
     """
-    if _shows_password(store):
-        click.echo(f"jobwire: {_PASSWORD_SHOWN}", err=True)
+    if shown := shown_password("store"):
+        click.echo(f"jobwire: {shown}", err=True)
     try:
         sys.exit(_fsck(store, as_json=output == "json"))
     except KeyboardInterrupt:
@@ -364,7 +338,7 @@ def _fsck(store: str, *, as_json: bool) -> int:
     from jobwire_server.app import inspection_of
     from jobwire_server.store.base import CannotOpen, StoreUnavailable
 
-    progress = fsck.ProgressLine()
+    progress = ProgressLine()
     began = time.monotonic()
     try:
         inspection = inspection_of(store)
@@ -380,3 +354,6 @@ def _fsck(store: str, *, as_json: bool) -> int:
     told = fsck.as_json if as_json else fsck.as_text
     click.echo(told(inspection.url, examination, time.monotonic() - began))
     return EXIT_FAILED if examination.broken else 0
+
+
+main.add_command(copies.migrate)

@@ -3,39 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Iterator
 from typing import Final
 
+from jobwire_server.progress import printable
 from jobwire_server.store.examination import Examination
 
 SHOWN: Final = 10
 """Findings of one invariant that people are shown."""
-
-_BETWEEN: Final = 0.2
-"""Seconds between two changes of the progress line."""
-
-
-class ProgressLine:
-    """How far it has come, in one line on a terminal; nothing anywhere else."""
-
-    def __init__(self) -> None:
-        self._is_seen = sys.stderr.isatty()
-        self._next = time.monotonic() + _BETWEEN
-
-    def __call__(self, jobs: int) -> None:
-        if self._is_seen and (now := time.monotonic()) >= self._next:
-            self._next = now + _BETWEEN
-            self._write(f"{jobs:,} jobs read …")
-
-    def clear(self) -> None:
-        if self._is_seen:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
 
 
 def as_text(url: str, examination: Examination, seconds: float) -> str:
@@ -85,7 +60,7 @@ def _lines(url: str, examination: Examination, seconds: float) -> Iterator[str]:
         yield ""
         yield f"{invariant} ({invariant.name}, {broken.number:,})"
         shown = list(broken.first)[:SHOWN]
-        yield from (f"  {_printable(what)}" for what in shown)
+        yield from (f"  {printable(what)}" for what in shown)
         if broken.number > len(shown):
             yield f"  and {broken.number - len(shown):,} more"
     yield ""
@@ -94,8 +69,3 @@ def _lines(url: str, examination: Examination, seconds: float) -> Iterator[str]:
 
 def _number(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _printable(text: str) -> str:
-    """What is damaged may be anything, and some of it would be an order to the terminal."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -25,7 +25,7 @@ from tests.valkey_process import Keyspace
 from jobwire.v1.job_pb2 import RetryPolicy
 from jobwire_client import AsyncClient, JobContext, JobwireError, Worker
 from jobwire_client import new_job as job_of
-from jobwire_server import fsck
+from jobwire_server import fsck, progress
 from jobwire_server.app import open_store
 from jobwire_server.cli import main
 from jobwire_server.store.examination import Examination, Progress
@@ -168,14 +168,14 @@ class Terminal(io.StringIO):
 
 
 def test_progress_is_one_line_on_a_terminal_and_nothing_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fsck, "_BETWEEN", 0)
+    monkeypatch.setattr(progress, "_BETWEEN", 0)
     line = "\r\x1b[K1,000 jobs read …\r\x1b[K2,000 jobs read …\r\x1b[K"
     for stream, shown in ((Terminal(), line), (io.StringIO(), "")):
         monkeypatch.setattr(sys, "stderr", stream)
-        progress = fsck.ProgressLine()
-        progress(1000)
-        progress(2000)
-        progress.clear()
+        told = progress.ProgressLine()
+        told(1000)
+        told(2000)
+        told.clear()
         assert stream.getvalue() == shown
 
 

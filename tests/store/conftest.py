@@ -20,6 +20,7 @@ ONLY = {
     "test_sqlite_": ("memory", "sqlite"),
     "test_redis_": ("valkey", "redis"),
     "test_listener": ("memory", "sqlite"),  # it looks into that store
+    "test_copying": ("sqlite", "valkey", "redis"),  # what has an address
 }
 """How the name begins of a file of tests that are about some engines → these."""
 

@@ -83,7 +83,8 @@ def effective(ctx: click.Context, file: SettingsFile) -> list[Effective]:
         elif name in file.values:
             value, source = _shown(file.values[name]), str(file.path)
         else:
-            value, source = _shown(param.get_default(ctx)), "default"
+            # One that must be given has none: click answers a mark of its own for it.
+            value, source = _shown(None if param.required else param.get_default(ctx)), "default"
         found.append(Effective(name, masked(value), source))
     return found
 

@@ -53,7 +53,7 @@ def encode_alike(values: tuple[Any, ...]) -> str:
     texts = {name: text for name, text in encode_changes(said.items()).items() if text is not False}
     texts["queue"] = said["queue"]
     judged = (texts.get(name, False) for name in ("queue", "priority", "schedule_time", "expire_time", "user_id"))
-    is_plain = not texts.keys() & {"expire_time", "execution_timeout", "webhook_events"}
+    is_plain = not texts.keys() & _NEVER_PLAIN
     return parts.to_json([id_given, *judged, is_plain, parts.to_json(texts)[1:-1]])
 
 
@@ -61,6 +61,40 @@ def encode_spec(digest: bytes, submission: bytes) -> bytes:
     """What stands beside the record from the start, and what nobody looks at while the job lives."""
     return b"%c%b%b" % (len(digest), digest, submission)
 
+
+def encode(job: Job) -> tuple[bytes, bytes, bytes | None]:
+    """A whole job, as no script has made it: its record, the detail (empty = none) and the result (None = none) that
+    are kept beside it. What `encode_spec` makes is the fourth part."""
+    said = dict(zip(Job._fields, job, strict=True))
+    for name in ("id", "submission"):
+        del said[name]
+    if job.update_time == job.create_time:
+        del said["update_time"]
+    if job.state is JobState.IN_PROGRESS and job.lease_expire_time == job.score:
+        del said["lease_expire_time"]
+    result = job.result if job.result is not None and len(job.result) > SMALL_RESULT else None
+    if result is not None:
+        del said["result"]
+    texts = {name: text for name, text in encode_changes(said.items()).items() if text is not False}
+    detail = {name: texts.pop(name) for name in _DETAILS & texts.keys()}
+    beside = ("d" if detail else "") + ("r" if result is not None else "")
+    if beside:
+        texts["beside"] = beside
+    # As creating.lua begins them: what nobody has changed may be leased as text (plain.lua).
+    is_plain = job.version == 1 and job.state is JobState.QUEUED and not _NEVER_PLAIN & texts.keys()
+    begins = {"version": "1", "state": "queued"} if is_plain else {"state": str(job.state)}
+    record = {**begins, "score": str(job.score), **{name: text for name, text in texts.items() if name not in begins}}
+    return to_bytes(record), to_bytes(detail) if detail else b"", result
+
+
+def to_bytes(value: object) -> bytes:
+    return parts.to_json(value).encode()
+
+
+_DETAILS: Final = frozenset({"error", "history", "progress", "cancel_reason"})
+"""What stands beside the record; changes.lua has the same."""
+
+_NEVER_PLAIN: Final = frozenset({"expire_time", "execution_timeout", "webhook_events", "attempt", "beside"})
 
 SMALL_RESULT: Final = 200
 """Bytes of a result that a completion writes into the record: a key of its own costs a hundred bytes and 2 µs."""

@@ -13,32 +13,25 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from redis import Redis
-from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
-from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import ResponseError
 
 from jobwire_server.domain.activity import ENDED_BY, Tally
 from jobwire_server.domain.job import DAY, HOUR, JobState
 from jobwire_server.domain.queue import Queue
 from jobwire_server.domain.worker import Directive
-from jobwire_server.store.base import CannotOpen, StoreUnavailable
 from jobwire_server.store.examination import Examination, Progress
 from jobwire_server.store.invariants import Index, Invariant, Sighting
-from jobwire_server.store.redis import keys, looking, topology
+from jobwire_server.store.redis import commands, keys, looking, topology
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.looking import Named, bites, text
 from jobwire_server.store.redis.scripts import RESENT_WITHIN, WATCHED_FOR
-from jobwire_server.store.redis.store import SCHEMA_VERSION
 
 _BITE: Final = 1_000
 """Keys or entries that are read at once."""
 
 _INDICES: Final = 50
 """Indices that are read at once, a bite of each."""
-
-_RETRIES: Final = 3
-"""Of a command that got no answer. Here redis-py may send it again: all of them only read."""
 
 _CLOCKS: Final = HOUR
 """By so much the engine's clock may have been set back since something was to be forgotten."""
@@ -103,30 +96,10 @@ class RedisInspection:
 
     def run(self, progress: Progress) -> Examination:
         examination = Examination(progress)
-        try:
-            with Redis.from_url(
-                self._address.url,
-                retry=Retry(ExponentialBackoff(base=0.1), _RETRIES),
-                socket_timeout=topology.ANSWER_WITHIN,
-                socket_connect_timeout=topology.ANSWER_WITHIN,
-                protocol=2,
-            ) as client:
-                self._check_schema(client)
-                _Reading(client, self._address.prefix, examination).run()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"cannot read {self.url}: {error}") from error
+        with commands.named(self._address), commands.client_of(self._address) as client:
+            commands.check_schema(client, self._address)
+            _Reading(client, self._address.prefix, examination).run()
         return examination
-
-    def _check_schema(self, client: Redis) -> None:
-        found = client.hmget(Keys(self._address.prefix).meta, ["schema", "partitions"])
-        schema, partitions = (None if value is None else text(value) for value in cast("list[bytes | None]", found))
-        if schema is None:
-            raise CannotOpen(f"there is no store at {self.url}")
-        if (schema, partitions) != (str(SCHEMA_VERSION), str(keys.PARTITIONS)):
-            raise CannotOpen(
-                f"{self.url} has schema {schema} in {partitions} partition(s), and this version of jobwire knows schema"
-                f" {SCHEMA_VERSION} in {keys.PARTITIONS} only"
-            )
 
 
 class _Reading:
@@ -252,7 +225,7 @@ class _Reading:
             for each in bite:
                 pipeline.sismember(text(listed), cast(str, each))  # bytes will do, its types forget them
                 pipeline.hgetall(self._key(name) + each)
-            found = _answers(pipeline)
+            found = commands.answers(pipeline)
             for each, is_listed, values in zip(bite, found[::2], found[1::2], strict=True):
                 if bool(is_listed) is not bool(values):
                     self._examination.find(half, f"{text(each)}: {'only listed' if is_listed else 'only kept'}")
@@ -266,7 +239,7 @@ class _Reading:
         try:
             return set(self._client.sscan_iter(key, count=_BITE))
         except ResponseError as error:
-            if not _is_of_another_type(error):
+            if not commands.is_of_another_type(error):
                 raise
             return set()
 
@@ -283,7 +256,7 @@ class _Reading:
                 for state in ENDED_BY:
                     pipeline.zcard(self._key("INDEX") + each + f":{state}".encode())
                 pipeline.hvals(self._key("MARKS") + each)
-            found = iter(_answers(pipeline))
+            found = iter(commands.answers(pipeline))
             for each in bite:
                 create_time, *counted = next(found) or [None] * (1 + len(Tally._fields))
                 there = {state: next(found) or 0 for state in ENDED_BY}
@@ -315,17 +288,4 @@ class _Reading:
         pipeline = self._client.pipeline(transaction=False)
         for item in items:
             ask(pipeline, item)
-        return _answers(pipeline)
-
-
-def _answers(pipeline: Pipeline) -> list[Any]:
-    """None where a key is of another type: that is found when the key itself is looked at."""
-    answers = pipeline.execute(raise_on_error=False)
-    for answer in answers:
-        if isinstance(answer, Exception) and not _is_of_another_type(answer):
-            raise answer
-    return [None if isinstance(answer, Exception) else answer for answer in answers]
-
-
-def _is_of_another_type(error: Exception) -> bool:
-    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
+        return commands.answers(pipeline)

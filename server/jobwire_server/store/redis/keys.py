@@ -11,7 +11,7 @@ from typing import Final
 PARTITIONS: Final = 1
 
 _NAMES: Final = {
-    "META": ":meta",  # hash: schema, partitions, create_time
+    "META": ":meta",  # hash: schema, partitions, create_time; while a copy fills it filled_from, "<which> <whence>"
     "JOB": ":job:",  # <id>: string, JSON object of the job's small fields by their names in domain.job.Job; codec.py
     "SPEC": ":spec:",  # <id>: string, a byte for the length of the digest, the digest, the submission
     "RESULT": ":result:",  # <id>: string, the result; absent when there is none

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobwire_server.store.base import CannotOpen
+from jobwire_server.store.copying import half_filled
 from jobwire_server.store.parts import to_json
 from jobwire_server.store.redis import keys
 from jobwire_server.store.redis.link import Link, new_call_id
@@ -41,13 +42,15 @@ async def look_at(link: Link, name: str, schema_version: int) -> Engine:
             f"{name} does not let its user run {others[0]} on the keys of this prefix: give it the rights in "
             "deploy/redis/users.acl"
         )
-    partitions, create_time = others
+    partitions, create_time, origin = others
     if (schema, partitions) != (str(schema_version), str(keys.PARTITIONS)):
         raise CannotOpen(
             f"{name} has schema {schema} in {partitions} partition(s), and this server knows "
             f"schema {schema_version} in {keys.PARTITIONS} only: start the version of jobwire that wrote it, or "
             "choose another database or prefix"
         )
+    if origin:
+        raise CannotOpen(half_filled(name, origin.partition(" ")[2]))
     info = await link.engine_info()
     engine = _engine(info)
     policy = info.get("maxmemory_policy", "unknown")

@@ -13,24 +13,16 @@ import apsw
 from jobwire_server.domain.activity import Tally
 from jobwire_server.domain.job import HOUR, Job, JobState
 from jobwire_server.domain.queue import Queue
-from jobwire_server.store.base import CannotOpen
 from jobwire_server.store.examination import Examination, Progress
 from jobwire_server.store.invariants import Invariant, Sighting
-from jobwire_server.store.sqlite import codec
+from jobwire_server.store.sqlite import codec, reading
 from jobwire_server.store.sqlite.create import REMEMBERED
-from jobwire_server.store.sqlite.opening import APPLICATION_ID, SCHEMA_VERSION
 
 _BITE: Final = 1_000
 """Jobs that are read at once."""
 
 _CLOCKS: Final = HOUR
 """By so much the clock may have been set back since a request id was remembered."""
-
-_BUSY: Final = 5_000
-"""Milliseconds to wait for a server that is just opening or closing the file."""
-
-_STEPS: Final = 100_000
-"""Of the engine's virtual machine: some milliseconds."""
 
 # As codec.decode takes them, but without submission and result, which may be large.
 _JOBS: Final = (
@@ -74,65 +66,18 @@ class SqliteInspection:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path).resolve()
-        self._log = self._path.with_name(self._path.name + "-wal")
 
     @property
     def url(self) -> str:
         return f"sqlite:///{self._path}"
 
     def run(self, progress: Progress) -> Examination:
-        while True:
-            before = self._stamp()
-            if self._log.exists():
-                return self._examined("mode=ro", progress)
-            # Nobody has it open, and a mere reader would leave a -wal and a -shm behind. So it is read without them,
-            # and without any lock: should somebody open it meanwhile, what was read is worth nothing.
-            try:
-                examination = self._examined("immutable=1", progress)
-            except CannotOpen:
-                if self._stamp() == before:
-                    raise
-            else:
-                if self._stamp() == before:
-                    return examination
+        def examined(connection: apsw.Connection) -> Examination:
+            examination = Examination(progress)
+            examine(connection, examination, now=time.time_ns() // 1000)
+            return examination
 
-    def _stamp(self) -> tuple[object, ...]:
-        """Changes with every change of the file, and while somebody has it open."""
-        try:
-            file = self._path.stat()
-        except OSError as error:
-            raise CannotOpen(f"cannot read {self._path}: {error.strerror}") from error
-        return self._log.exists(), file.st_ino, file.st_mtime_ns, file.st_size
-
-    def _examined(self, how: str, progress: Progress) -> Examination:
-        examination = Examination(progress)
-        try:
-            connection = apsw.Connection(
-                f"{self._path.as_uri()}?{how}", apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-            )
-            try:
-                connection.set_busy_timeout(_BUSY)
-                # Within a long check of the engine's Python hears of Ctrl-C only when it is called.
-                connection.set_progress_handler(lambda: False, _STEPS)
-                self._check_schema(connection)
-                connection.execute("BEGIN")
-                examine(connection, examination, now=time.time_ns() // 1000)
-            finally:
-                connection.close()
-        except apsw.Error as error:
-            raise CannotOpen(
-                f"cannot read {self._path}: {error} (it takes the rights of the user whose server writes it, on the"
-                " file and on the -wal and -shm beside it)"
-            ) from error
-        return examination
-
-    def _check_schema(self, connection: apsw.Connection) -> None:
-        if connection.pragma("application_id") != APPLICATION_ID:
-            raise CannotOpen(f"{self._path} is no database of jobwire's")
-        if (version := connection.pragma("user_version")) != SCHEMA_VERSION:
-            raise CannotOpen(
-                f"{self._path} has schema {version}, and this version of jobwire knows schema {SCHEMA_VERSION} only"
-            )
+        return reading.read(self._path, examined)
 
 
 def examine(connection: apsw.Connection, examination: Examination, *, now: int) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 import apsw
 
 from jobwire_server.store.base import CannotOpen
+from jobwire_server.store.copying import half_filled
 
 SCHEMA_VERSION: Final = 5
 """Stands in `PRAGMA user_version`; raise it with every change of schema.sql or of a shape in codec.py."""
@@ -145,7 +146,15 @@ def _is_new(connection: apsw.Connection, path: Path) -> bool:
             f"{path} has schema {version}, and this server knows schema {SCHEMA_VERSION} only: "
             "start the version of jobwire that wrote it, or name another file"
         )
+    if origin := filled_from(connection):
+        raise CannotOpen(half_filled(str(path), origin))
     return False
+
+
+def filled_from(connection: apsw.Connection) -> str:
+    """Where what is in this database was being copied from when that ended before its end; empty when it did not."""
+    found: str | None = connection.execute("SELECT value FROM meta WHERE name = 'filled_from'").get
+    return found or ""
 
 
 def _make_schema(connection: apsw.Connection, *, now: int) -> None:

@@ -162,6 +162,7 @@ CREATE TABLE worker (
 -- At its head stand those that have not been heard of for longest.
 CREATE INDEX worker_by_sign ON worker (max(last_beat, last_seen));
 
+-- create_time: of the store. filled_from: while it is being filled from another store, and no server may open it.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -1,0 +1,136 @@
+"""`jobwire migrate`: a whole store is copied into another one, and what arrived is counted there."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from jobwire_server.config import ConfigError
+from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
+from jobwire_server.options import OUTPUT, shown_password
+from jobwire_server.progress import ProgressLine, printable
+
+if TYPE_CHECKING:
+    from jobwire_server.store.copying import Copied, Source, Target, Totals
+
+_SHOWN = 10
+"""What could not be read, so many of it, is shown to people."""
+
+
+@click.command()
+@click.option(
+    "--from",
+    "origin",
+    envvar="JOBWIRE_FROM",
+    required=True,
+    show_envvar=True,
+    metavar="URL",
+    help="The store to read; nothing in it changes, and no server may be at work on it.",
+)
+@click.option(
+    "--to",
+    "target",
+    envvar="JOBWIRE_TO",
+    required=True,
+    show_envvar=True,
+    metavar="URL",
+    help="The store to fill; it must hold nothing. URLs as for `jobwire serve --store`; passwords belong into the"
+    " variables.",
+)
+@OUTPUT
+def migrate(origin: str, target: str, output: str) -> None:
+    """Copy a whole store into another one, of either kind.
+
+    All of it comes along: jobs in every state with their order, results and history, leases (a worker settles in the
+    new store what it claimed in the old one), queues, workers, request ids. Then the new store counts what it holds.
+    Stop all servers first. A copy that was cut off leaves a store that no server opens; run it again, and it starts
+    over.
+
+    Exit code: 0 when all has arrived, 1 when something could not be read or the counts differ, 2 for a wrong option, 3
+    when a store cannot be read or written, is at work, or is not empty.
+
+    \b
+    jobwire migrate --from sqlite:////data/jobs.db --to redis://127.0.0.1:6379/0
+    """
+    from jobwire_server.app import source_of, target_of
+
+    if shown := shown_password("origin", "target"):
+        click.echo(f"jobwire: {shown}", err=True)
+    try:
+        source, into = source_of(origin, at_rest=True), target_of(target)
+    except ConfigError as error:
+        click.echo(f"jobwire: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    sys.exit(_copy(source, into, as_json=output == "json"))
+
+
+def _copy(source: Source, target: Target, *, as_json: bool) -> int:
+    """Copies, tells, and answers the exit code."""
+    from jobwire_server.store.base import CannotOpen, StoreUnavailable
+    from jobwire_server.store.copying import copy
+
+    progress = ProgressLine("copied")
+    began = time.monotonic()
+    try:
+        copied = copy(source, target, progress)
+    except (CannotOpen, StoreUnavailable) as error:
+        progress.clear()
+        click.echo(f"jobwire: {error}", err=True)
+        return EXIT_UNREACHABLE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    finally:
+        progress.clear()
+    told = _as_json if as_json else _as_text
+    click.echo(told(source.url, target.url, copied, time.monotonic() - began))
+    return 0 if copied.is_equal and not copied.unreadable_count else EXIT_FAILED
+
+
+def _as_json(origin: str, target: str, copied: Copied, seconds: float) -> str:
+    """One object; `counted` is what the target says."""
+    said = {
+        "from": origin,
+        "to": target,
+        "equal": copied.is_equal,
+        "read": _totals(copied.read) | {"request_ids": copied.requests},
+        "counted": _totals(copied.counted),
+        "unreadable": {"count": copied.unreadable_count, "first": copied.unreadable},
+        "seconds": round(seconds, 3),
+    }
+    return json.dumps(said, indent=2)
+
+
+def _totals(totals: Totals) -> dict[str, object]:
+    states = {str(state): number for state, number in sorted(totals.states.items())}
+    return {"jobs": totals.jobs, "states": states, "queues": totals.queues, "workers": totals.workers}
+
+
+def _as_text(origin: str, target: str, copied: Copied, seconds: float) -> str:
+    return "\n".join(_lines(origin, target, copied, seconds))
+
+
+def _lines(origin: str, target: str, copied: Copied, seconds: float) -> Iterator[str]:
+    jobs = copied.read.jobs
+    yield f"{origin} → {target}: {jobs:,} jobs in {seconds:.1f} s, {jobs / max(seconds, 0.001):,.0f} a second"
+    yield ""
+    yield f"{'':<12}{'read':>14}{'in the target':>16}"
+    for state in sorted({*copied.read.states, *copied.counted.states}):
+        yield f"{state:<12}{copied.read.states[state]:>14,}{copied.counted.states[state]:>16,}"
+    yield f"{'jobs':<12}{jobs:>14,}{copied.counted.jobs:>16,}"
+    yield f"{'queues':<12}{copied.read.queues:>14,}{copied.counted.queues:>16,}"
+    yield f"{'workers':<12}{copied.read.workers:>14,}{copied.counted.workers:>16,}"
+    yield f"{'request ids':<12}{copied.requests:>14,}"
+    if copied.unreadable_count:
+        yield ""
+        yield f"{copied.unreadable_count:,} could not be read and stayed behind:"
+        yield from (f"  {printable(what)}" for what in copied.unreadable[:_SHOWN])
+        if copied.unreadable_count > _SHOWN:
+            yield f"  and {copied.unreadable_count - _SHOWN:,} more"
+    if not copied.is_equal:
+        yield ""
+        yield "The target does not hold what was read, and no server opens it: run this again, which starts over."
