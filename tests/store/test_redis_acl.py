@@ -22,6 +22,7 @@ BESIDE_SCRIPTS: Final = {
     "to call them": "eval evalsha",
     "a server": "ping select hget info config|get client|setname subscribe",
     "fsck": "scan sscan zscan exists hmget hgetall hvals sismember zcard multi exec",
+    "migrate": "strlen",
     "Sentinel, Cluster, replicas": "role wait asking readonly cluster|slots cluster|shards cluster|nodes",
 }
 """Who runs what, beside what the scripts run."""
