@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import aclosing
 
@@ -73,6 +74,24 @@ def test_an_interrupted_watch_ends_without_another_error(
         told = client.watch_stats(interval=60)
         next(told)
         monkeypatch.setattr(Future, "result", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            next(told)
+
+
+def test_a_watch_interrupted_while_it_hands_over_a_call_ends_too(
+    shared_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_over = asyncio.run_coroutine_threadsafe
+
+    def ctrl_c(calling: Coroutine[None, None, object], loop: asyncio.AbstractEventLoop) -> Future[object]:
+        monkeypatch.undo()
+        hand_over(calling, loop)
+        raise KeyboardInterrupt
+
+    with Client(shared_server.address) as client:
+        told = client.watch_stats(interval=60)
+        next(told)
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             next(told)
 

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self, TypeVar, Unpack, cast
+from typing import Final, Generic, Self, TypeVar, Unpack, cast
 
 from jobwire.v1.admin_service_pb2 import GetServerInfoResponse, Stats
 from jobwire.v1.job_pb2 import Job
@@ -82,14 +82,13 @@ class Client:
 
     def _each(self, watching: AsyncIterator[T]) -> Iterator[T]:
         # What `async def` and `yield` make is more than its annotation says to those who only iterate.
-        told = cast("AsyncGenerator[T, None]", watching)
-        turn = asyncio.Lock()
+        told = _Told(cast("AsyncGenerator[T, None]", watching))
         try:
-            while (each := self._run(_next(told, turn))) is not None:
+            while (each := self._run(told.next())) is not None:
                 yield each
         finally:
             if not self._loop.is_closed():
-                self._run(_end_of(told, turn))
+                self._run(told.end())
 
     def _run(self, calling: Coroutine[None, None, T]) -> T:
         if os.getpid() != self._pid:
@@ -346,15 +345,28 @@ class Client:
         yield from self._each(self._client.watch_stats(queues, interval=interval, timeout=timeout))
 
 
-async def _next(told: AsyncGenerator[T, None], turn: asyncio.Lock) -> T | None:
-    async with turn:
-        return await anext(told, None)
+class _Told(Generic[T]):
+    """What a watch tells, one after the other. Used in the event loop only."""
 
+    def __init__(self, watching: AsyncGenerator[T, None]) -> None:
+        self._watching = watching
+        self._under_way: asyncio.Task[object] | None = None
 
-async def _end_of(told: AsyncGenerator[T, None], turn: asyncio.Lock) -> None:
-    """After a Ctrl-C the last `_next` may still be on its way out, and a generator that runs cannot be closed."""
-    async with turn:
-        await told.aclose()
+    async def next(self) -> T | None:
+        self._under_way = asyncio.current_task()
+        try:
+            return await anext(self._watching, None)
+        finally:
+            self._under_way = None
+
+    async def end(self) -> None:
+        """Ends a `next` first: a Ctrl-C at the moment when a call is handed to the loop leaves nobody who could cancel
+        it, and a generator that runs cannot be closed.
+        """
+        if self._under_way is not None:
+            self._under_way.cancel()
+            await asyncio.wait([self._under_way])
+        await self._watching.aclose()
 
 
 async def _opened(target: str, timeout: float, connect: ConnectOptions) -> AsyncClient:
