@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jobwire_server.config import Config, ConfigError, is_loopback
@@ -33,17 +34,19 @@ from jobwire_server.service.webhooks import Webhooks
 from jobwire_server.service.words import words
 from jobwire_server.service.workers import WorkerService
 from jobwire_server.store.base import CannotOpen
-from jobwire_server.store.copying import Source, Target
-from jobwire_server.store.examination import Inspection
+from jobwire_server.store.copying import Copied, Source, Target, copy
+from jobwire_server.store.examination import Inspection, Progress
 from jobwire_server.store.measured import measured, step_timer
 from jobwire_server.store.redis.inspection import RedisInspection
 from jobwire_server.store.redis.source import RedisSource
 from jobwire_server.store.redis.store import RedisStore
 from jobwire_server.store.redis.target import RedisTarget
+from jobwire_server.store.sqlite import backup as sqlite_backup
 from jobwire_server.store.sqlite.inspection import SqliteInspection
 from jobwire_server.store.sqlite.source import SqliteSource
 from jobwire_server.store.sqlite.store import SqliteStore
 from jobwire_server.store.sqlite.target import SqliteTarget
+from jobwire_server.store.whole_file import whole_file
 from jobwire_server.telemetry.metrics import Registry
 from jobwire_server.telemetry.traces import Traces
 
@@ -238,6 +241,28 @@ def source_of(url: str, *, at_rest: bool) -> Source:
 def target_of(url: str) -> Target:
     """What a whole store is copied into. Raises ConfigError."""
     return _named(url, lambda path: SqliteTarget(_in_a_file(path)), RedisTarget)
+
+
+def back_up(url: str, file: Path, progress: Progress) -> Copied:
+    """Makes the file a store that holds what is in this one now, whoever is at work on it. Raises ConfigError,
+    CannotOpen and StoreUnavailable."""
+
+    def of_file(path: str | None) -> Callable[[Path], Copied]:
+        origin = Path(_in_a_file(path)).resolve()
+        return lambda part: sqlite_backup.back_up(origin, part, progress)
+
+    def of_redis(url: str) -> Callable[[Path], Copied]:
+        source = RedisSource(url, at_rest=False)
+        return lambda part: copy(source, SqliteTarget(str(part)), progress).checked()
+
+    make = _named(url, of_file, of_redis)
+    with whole_file(file.resolve()) as part:
+        return make(part)
+
+
+def backup_in(file: Path) -> tuple[Inspection, Source]:
+    """What reads a backup: to judge it, and to copy it. Nothing is written beside it."""
+    return SqliteInspection(str(file)), SqliteSource(str(file), at_rest=False)
 
 
 def _in_a_file(path: str | None) -> str:

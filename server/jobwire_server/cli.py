@@ -356,4 +356,5 @@ def _fsck(store: str, *, as_json: bool) -> int:
     return EXIT_FAILED if examination.broken else 0
 
 
-main.add_command(copies.migrate)
+for command in (copies.migrate, copies.backup, copies.restore):
+    main.add_command(command)

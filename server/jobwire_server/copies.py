@@ -1,22 +1,23 @@
-"""`jobwire migrate`: a whole store is copied into another one, and what arrived is counted there."""
+"""`jobwire migrate`, `backup` and `restore`: a whole store is copied, and what arrived is counted there."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jobwire_server.config import ConfigError
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
-from jobwire_server.options import OUTPUT, shown_password
+from jobwire_server.options import OUTPUT, STORE, shown_password
 from jobwire_server.progress import ProgressLine, printable
 
 if TYPE_CHECKING:
-    from jobwire_server.store.copying import Copied, Source, Target, Totals
+    from jobwire_server.store.copying import Copied, Totals
 
 _SHOWN = 10
 """What could not be read, so many of it, is shown to people."""
@@ -58,36 +59,106 @@ def migrate(origin: str, target: str, output: str) -> None:
     jobwire migrate --from sqlite:////data/jobs.db --to redis://127.0.0.1:6379/0
     """
     from jobwire_server.app import source_of, target_of
-
-    if shown := shown_password("origin", "target"):
-        click.echo(f"jobwire: {shown}", err=True)
-    try:
-        source, into = source_of(origin, at_rest=True), target_of(target)
-    except ConfigError as error:
-        click.echo(f"jobwire: {error}", err=True)
-        sys.exit(EXIT_USAGE)
-    sys.exit(_copy(source, into, as_json=output == "json"))
-
-
-def _copy(source: Source, target: Target, *, as_json: bool) -> int:
-    """Copies, tells, and answers the exit code."""
-    from jobwire_server.store.base import CannotOpen, StoreUnavailable
     from jobwire_server.store.copying import copy
 
-    progress = ProgressLine("copied")
+    _warn("origin", "target")
+
+    def migrated(progress: ProgressLine) -> Told:
+        source, into = source_of(origin, at_rest=True), target_of(target)
+        return source.url, into.url, copy(source, into, progress)
+
+    sys.exit(_run(migrated, ProgressLine("copied"), as_json=output == "json"))
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@STORE
+@OUTPUT
+def backup(file: Path, store: str, output: str) -> None:
+    """Write a whole store into FILE, while servers are at work on it.
+
+    FILE becomes a SQLite store of jobwire's, whatever the store stands on: `fsck` reads it, `restore` and `migrate`
+    copy it, `serve` serves it. It appears when it is whole and safe on the disk; one that is there already is not
+    replaced.
+
+    Exit code: 0 when all is in it, 1 when something could not be read, 2 for a wrong option, 3 when the store cannot be
+    read or FILE cannot be written.
+
+    \b
+    jobwire backup jobs-$(date +%F).db --store sqlite:////data/jobs.db
+    """
+    from jobwire_server.app import back_up, inspection_of
+
+    _warn("store")
+
+    def backed_up(progress: ProgressLine) -> Told:
+        return inspection_of(store).url, str(file), back_up(store, file, progress)
+
+    is_by_pages = store.startswith("sqlite:")
+    sys.exit(_run(backed_up, ProgressLine("copied", "pages" if is_by_pages else "jobs"), as_json=output == "json"))
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@STORE
+@OUTPUT
+def restore(file: Path, store: str, output: str) -> None:
+    """Make an empty store what it was when FILE was written by `jobwire backup`.
+
+    FILE is read first, as `fsck` does, and refused where anything in it is broken. Then it is copied as by `migrate`:
+    stop all servers first.
+
+    Exit code: as of `migrate`; 1 also when FILE is broken, and then nothing was written.
+
+    \b
+    jobwire restore jobs-2030-01-31.db --store redis://127.0.0.1:6379/0
+    """
+    from jobwire_server.app import backup_in, target_of
+    from jobwire_server.store.copying import copy
+
+    _warn("store")
+
+    def restored(progress: ProgressLine) -> Told:
+        target = target_of(store)
+        inspection, source = backup_in(file)
+        if broken := inspection.run(progress).broken:
+            what = f"{len(broken)} invariant{'' if len(broken) == 1 else 's'} broken"
+            raise _Broken(f"{file}: {what}, so that nothing was written; `jobwire fsck` says which")
+        return source.url, target.url, copy(source, target, progress)
+
+    sys.exit(_run(restored, ProgressLine(), as_json=output == "json"))
+
+
+class _Broken(Exception):
+    """A backup that is not sound; the text says so."""
+
+
+def _warn(*options: str) -> None:
+    if shown := shown_password(*options):
+        click.echo(f"jobwire: {shown}", err=True)
+
+
+Told = tuple[str, str, "Copied"]
+"""From where, to where, passwords masked, and what became of it."""
+
+
+def _run(make: Callable[[ProgressLine], Told], progress: ProgressLine, *, as_json: bool) -> int:
+    """Copies, tells, and answers the exit code."""
+    from jobwire_server.store.base import CannotOpen, StoreUnavailable
+
     began = time.monotonic()
     try:
-        copied = copy(source, target, progress)
-    except (CannotOpen, StoreUnavailable) as error:
-        progress.clear()
-        click.echo(f"jobwire: {error}", err=True)
-        return EXIT_UNREACHABLE
+        origin, target, copied = make(progress)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except (ConfigError, CannotOpen, StoreUnavailable, _Broken) as error:
+        progress.clear()
+        click.echo(f"jobwire: {error}", err=True)
+        return {ConfigError: EXIT_USAGE, _Broken: EXIT_FAILED}.get(type(error), EXIT_UNREACHABLE)
     finally:
         progress.clear()
     told = _as_json if as_json else _as_text
-    click.echo(told(source.url, target.url, copied, time.monotonic() - began))
+    click.echo(told(origin, target, copied, time.monotonic() - began))
     return 0 if copied.is_equal and not copied.unreadable_count else EXIT_FAILED
 
 

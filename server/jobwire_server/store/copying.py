@@ -16,6 +16,7 @@ from jobwire_server.domain.activity import Tally
 from jobwire_server.domain.job import Job, JobState
 from jobwire_server.domain.queue import Queue
 from jobwire_server.domain.worker import Directive, WorkerInfo
+from jobwire_server.store.base import StoreUnavailable
 from jobwire_server.store.examination import Progress
 
 PORTION_JOBS: Final = 500
@@ -121,6 +122,12 @@ class Copied:
     def is_equal(self) -> bool:
         """The target holds all that could be read, and nothing else."""
         return self.read == self.counted
+
+    def checked(self) -> Copied:
+        """Itself. Raises StoreUnavailable when the target does not hold what was read."""
+        if not self.is_equal:
+            raise StoreUnavailable(f"{self.read.jobs} jobs were read, and {self.counted.jobs} arrived")
+        return self
 
     def missed(self, error: Unreadable) -> None:
         self.unreadable_count += 1

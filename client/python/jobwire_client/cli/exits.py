@@ -21,7 +21,10 @@ class Exit(IntEnum):
         return member
 
     OK = 0, "done; of a wait: the job is COMPLETED"
-    FAILED = 1, "refused, or the job is FAILED; fsck: something is broken; migrate: not all has arrived"
+    FAILED = (
+        1,
+        "refused, or the job is FAILED; fsck: something is broken; migrate, backup, restore: not all has arrived",
+    )
     USAGE = 2, "an option, a setting or a value that cannot be"
     UNREACHABLE = 3, "no answer from the server or its store; the call may have taken effect"
     NOT_FOUND = 4, "there is no such job, queue or worker"

@@ -88,12 +88,8 @@ class SqliteTarget:
         return known
 
     def totals(self) -> Totals:
-        connection = self._opened()
-        found = cast("list[tuple[str, int]]", connection.execute(_TOTALS).fetchall())
-        queues, workers = (
-            int(connection.execute(f"SELECT count(*) FROM {table}").get) for table in ("queue", "worker")
-        )
-        return Totals(Counter({JobState(state): number for state, number in found}), queues, workers)
+        with self._writing():
+            return totals_of(self._opened())
 
     def finish(self) -> None:
         connection = self._opened()
@@ -155,6 +151,13 @@ class SqliteTarget:
         bulk.insert(connection, "job", _JOB, rows)
         bulk.insert(connection, "submission", ("number", "content"), submissions)
         bulk.insert(connection, "detail", ("number", "error", "history"), details)
+
+
+def totals_of(connection: apsw.Connection) -> Totals:
+    """What is in a database, counted from its rows."""
+    found = cast("list[tuple[str, int]]", connection.execute(_TOTALS).fetchall())
+    queues, workers = (int(connection.execute(f"SELECT count(*) FROM {table}").get) for table in ("queue", "worker"))
+    return Totals(Counter({JobState(state): number for state, number in found}), queues, workers)
 
 
 def _known(connection: apsw.Connection, portion: Portion) -> set[str]:
