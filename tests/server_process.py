@@ -36,6 +36,7 @@ class ServerProcess:
                     *("--listen", self.address),
                     *(() if "--http" in self._options else ("--http", "off")),
                     *self._options,
+                    *(("--http", self.http) if self.http else ()),  # the last one counts
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,
