@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +21,7 @@ from jobwire_server.rpc.server import Server
 from jobwire_server.rpc.webhooks import WebhookReader, read_word, word_submission
 from jobwire_server.rpc.worker_service import WorkerServicer
 from jobwire_server.service.admission import Streams
+from jobwire_server.service.backups import BackupService
 from jobwire_server.service.by_filter import JobsByFilter
 from jobwire_server.service.claims import ClaimService
 from jobwire_server.service.jobs import JobService
@@ -87,6 +89,7 @@ class App:
         )
         self._watches = WatchService(store, streams=streams)
         self._stats = StatsService(store, streams=streams)
+        self._backups = _backups_of(config.store, self._store, streams)
         self._load = Load(metrics, advice=_MORE_PROCESSES if isinstance(self._store, RedisStore) else _MORE_THAN_A_FILE)
         jobs = JobService(store, acknowledged=self._claims.acknowledged, bring=bring, metrics=metrics)
         by_filter = JobsByFilter(store, bring=bring)
@@ -106,7 +109,7 @@ class App:
                 ),
                 WorkerServicer(workers, reader),
                 QueueServicer(QueueService(store), by_filter, config.limits),
-                AdminServicer(store, self._stats, self._load, config.limits),
+                AdminServicer(store, self._stats, self._backups, self._load, config.limits),
             ],
             limits=config.limits,
             reflection=config.serves_reflection,
@@ -180,7 +183,7 @@ class App:
             self._web.begin_drain()
         try:
             async with asyncio.timeout_at(deadline):
-                parts = (self._claims, self._watches, self._stats, self._webhooks)
+                parts = (self._claims, self._watches, self._stats, self._backups, self._webhooks)
                 await asyncio.gather(*(part.drain() for part in parts))
         except TimeoutError:
             log.warning("some streams did not end within %g s: cut off", self._config.drain_timeout)
@@ -188,6 +191,7 @@ class App:
         if self._web is not None:
             await self._web.stop(max(deadline - loop.time(), 0))
         await self._claims.finish()
+        await self._backups.drain()  # of one that was cut off, too, no file may stay
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -246,18 +250,35 @@ def target_of(url: str) -> Target:
 def back_up(url: str, file: Path, progress: Progress) -> Copied:
     """Makes the file a store that holds what is in this one now, whoever is at work on it. Raises ConfigError,
     CannotOpen and StoreUnavailable."""
-
-    def of_file(path: str | None) -> Callable[[Path], Copied]:
-        origin = Path(_in_a_file(path)).resolve()
-        return lambda part: sqlite_backup.back_up(origin, part, progress)
-
-    def of_redis(url: str) -> Callable[[Path], Copied]:
-        source = RedisSource(url, at_rest=False)
-        return lambda part: copy(source, SqliteTarget(str(part)), progress).checked()
-
-    make = _named(url, of_file, of_redis)
+    make = _backup_of(url)
     with whole_file(file.resolve()) as part:
-        return make(part)
+        return make(part, progress)
+
+
+def _backup_of(url: str) -> Callable[[Path, Progress], Copied]:
+    """What makes an empty file a backup of the store. Raises ConfigError."""
+
+    def of_file(path: str | None) -> Callable[[Path, Progress], Copied]:
+        return partial(sqlite_backup.back_up, Path(_in_a_file(path)).resolve())
+
+    def of_redis(url: str) -> Callable[[Path, Progress], Copied]:
+        source = RedisSource(url, at_rest=False)
+        return lambda file, progress: copy(source, SqliteTarget(str(file)), progress).checked()
+
+    return _named(url, of_file, of_redis)
+
+
+def _backups_of(url: str, store: SqliteStore | RedisStore, streams: Streams) -> BackupService:
+    """Those that the server of this store makes."""
+    if isinstance(store, SqliteStore):
+        return BackupService(store.back_up, streams=streams, folder=store.folder)
+    make = _backup_of(url)
+    return BackupService(lambda file, progress: asyncio.to_thread(make, file, progress), streams=streams)
+
+
+def contents_of(file: Path) -> Copied:
+    """What a backup holds. Raises CannotOpen when it is none, or not all of one."""
+    return sqlite_backup.contents(file)
 
 
 def backup_in(file: Path) -> tuple[Inspection, Source]:
@@ -267,7 +288,7 @@ def backup_in(file: Path) -> tuple[Inspection, Source]:
 
 def _in_a_file(path: str | None) -> str:
     if path is None:
-        raise ConfigError("memory:// lives within its own server only")
+        raise ConfigError("memory:// lives within its own server only: `jobwire backup` can ask it by --address")
     return path
 
 

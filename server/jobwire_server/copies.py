@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from jobwire_client.cli.call import DEFAULT_TIMEOUT, Call, connects
 from jobwire_server.config import ConfigError
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
 from jobwire_server.options import OUTPUT, STORE, shown_password
 from jobwire_server.progress import ProgressLine, printable
 
 if TYPE_CHECKING:
+    from jobwire.v1.admin_service_pb2 import BackupContents
+    from jobwire_client import ConnectOptions
     from jobwire_server.store.copying import Copied, Totals
 
 _SHOWN = 10
@@ -73,9 +78,16 @@ def migrate(origin: str, target: str, output: str) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @STORE
+@connects
 @OUTPUT
-def backup(file: Path, store: str, output: str) -> None:
+@click.pass_context
+def backup(
+    context: click.Context, file: Path, *, store: str, address: str, connect: ConnectOptions, output: str
+) -> None:
     """Write a whole store into FILE, while servers are at work on it.
+
+    The store is read by this command itself; with --address the server there reads its store and sends the backup,
+    which is the way to one in memory, and to one that cannot be reached from here. It takes the role admin.
 
     FILE becomes a SQLite store of jobwire's, whatever the store stands on: `fsck` reads it, `restore` and `migrate`
     copy it, `serve` serves it. It appears when it is whole and safe on the disk; one that is there already is not
@@ -86,16 +98,52 @@ def backup(file: Path, store: str, output: str) -> None:
 
     \b
     jobwire backup jobs-$(date +%F).db --store sqlite:////data/jobs.db
+    jobwire backup jobs-$(date +%F).db --address jobs.example.org:7272 --tls
     """
     from jobwire_server.app import back_up, inspection_of
 
+    as_json = output == "json"
+    given = {name: context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("store", "address")}
+    if all(given.values()):
+        raise click.UsageError("--store reads the store from here, --address asks a server: name one of them")
+    if given["address"]:
+        call = Call(address, DEFAULT_TIMEOUT, as_json, connect)
+        sys.exit(_run(lambda progress: _fetched(call, file, progress), ProgressLine("fetched", "KB"), as_json=as_json))
     _warn("store")
 
     def backed_up(progress: ProgressLine) -> Told:
-        return inspection_of(store).url, str(file), back_up(store, file, progress)
+        copied = back_up(store, file, progress)
+        return inspection_of(store).url, str(file), copied
 
     is_by_pages = store.startswith("sqlite:")
-    sys.exit(_run(backed_up, ProgressLine("copied", "pages" if is_by_pages else "jobs"), as_json=output == "json"))
+    sys.exit(_run(backed_up, ProgressLine("copied", "pages" if is_by_pages else "jobs"), as_json=as_json))
+
+
+def _fetched(call: Call, file: Path, progress: ProgressLine) -> Told:
+    """Has a server make the backup."""
+    from jobwire_server.app import contents_of
+    from jobwire_server.store.whole_file import whole_file
+
+    with whole_file(file.resolve()) as part:
+        with call.client() as client, part.open("wb") as into:
+
+            def write(piece: bytes) -> None:
+                into.write(piece)
+                progress(into.tell() // 1000)
+
+            said = client.backup(write)
+        return call.address, str(file), _compared(said, contents_of(part)).checked()
+
+
+def _compared(said: BackupContents, arrived: Copied) -> Copied:
+    """What the server says that it has sent, beside what is in the file."""
+    from jobwire_client import state_name
+    from jobwire_server.domain.job import JobState
+    from jobwire_server.store.copying import Copied, Totals
+
+    states = Counter({JobState(state_name(each.state).lower()): each.count for each in said.counts})
+    read = Totals(states, said.queue_count, said.worker_count)
+    return Copied(read, said.request_id_count, arrived.counted, [*said.unreadable], said.unreadable_count)
 
 
 @click.command()

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
+import grpc
 import pytest
 from click.testing import CliRunner, Result
 from tests.cli.test_migrate import stocked
+from tests.server_process import serving
 from tests.store import invariants
-from tests.store.making import claim, new_job, wish
+from tests.store.making import claim, wish
+from tests.store.making import new_job as new_stored_job
 from tests.store.planting import set_field
 from tests.valkey_process import Keyspace
 
+from jobwire.v1.admin_service_pb2 import BackupResponse
+from jobwire.v1.admin_service_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
+from jobwire_client import Client, new_job
 from jobwire_server.app import back_up, open_store
 from jobwire_server.cli import main
 from jobwire_server.domain import policy
@@ -52,11 +61,11 @@ async def test_a_backup_of_a_store_at_work_is_sound_and_has_all_that_was_there_b
     store = open_store(url)
     await store.open()
     for first in range(0, 3000, 500):
-        await store.create([new_job(f"before{n}") for n in range(first, first + 500)], brief=True)
+        await store.create([new_stored_job(f"before{n}") for n in range(first, first + 500)], brief=True)
     making = asyncio.create_task(asyncio.to_thread(back_up, url, file, lambda number: None))
     lives = 0
     while not making.done() or lives < 3:
-        await store.create([new_job(f"meanwhile{lives}-{n}", queue=f"q{lives % 7}") for n in range(20)])
+        await store.create([new_stored_job(f"meanwhile{lives}-{n}", queue=f"q{lives % 7}") for n in range(20)])
         jobs = (await claim(store, wish("w", 20))).jobs
         await store.move([policy.complete(job.id, job.token or b"", b"result" * 50) for job in jobs])
         lives += 1
@@ -151,6 +160,85 @@ def test_a_job_that_cannot_be_read_is_named_and_not_in_the_backup(url: str, keys
     assert invariants.broken_at(f"sqlite:///{file}") == []
 
 
-def test_memory_has_no_backup_but_within_its_server(file: Path) -> None:
+@pytest.mark.parametrize("kept", [1, 99, 4095, 4096, 0.5, -4096, -1])
+def test_a_backup_that_is_cut_off_is_not_restored(file: Path, tmp_path: Path, kept: float) -> None:
+    """So many of its bytes are there, that share of them, or all but so many."""
+    origin = f"sqlite:///{tmp_path}/origin.db"
+    stocked(origin, many=200)
+    assert run("backup", file, "--store", origin).exit_code == 0
+    size = file.stat().st_size
+    os.truncate(file, int(size * kept) if 0 < kept < 1 else int(kept % size))
+    ran = run("restore", file, "--store", f"sqlite:///{tmp_path}/target.db")
+    assert ran.exit_code == 3
+    assert f"{file} is no" in ran.output  # no database of ours, or not all of one
+    assert not (tmp_path / "target.db").exists()
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite", "valkey"], indirect=True)
+def test_a_server_backs_its_store_up_for_whoever_asks(
+    engine: str, keyspace: Keyspace | None, file: Path, tmp_path: Path
+) -> None:
+    own = f"sqlite:///{tmp_path}/jobs.db" if engine == "sqlite" else "memory://"
+    with serving(own if keyspace is None else keyspace.url, tmp_path / "log") as server:
+        with Client(server.address) as client:
+            client.create_many(new_job("x", {"text": "x" * 5000}, id=f"job{n}") for n in range(1000))
+        ran = run("backup", file, "--address", server.address, "--output", "json", JOBWIRE_STORE="sqlite:///none.db")
+    assert ran.exit_code == 0, ran.output
+    told = json.loads(ran.output)
+    assert (told["from"], told["to"], told["equal"]) == (server.address, str(file), True)
+    assert told["read"]["states"] == told["counted"]["states"] == {"queued": 1000}
+    other = f"sqlite:///{tmp_path}/other.db"
+    assert run("restore", file, "--store", other).exit_code == 0
+    assert invariants.broken_at(other) == []
+    assert [each.name for each in tmp_path.iterdir() if "part" in each.name or "jobwire-backup" in each.name] == []
+
+
+class Unreliable(AdminServiceServicer):
+    """A server whose backups end before their end."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def Backup(self, _: object, context: grpc.ServicerContext) -> Iterator[BackupResponse]:
+        yield BackupResponse(data=b"half")
+        context.set_code(self._code)
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [(grpc.StatusCode.OK, 1), (grpc.StatusCode.UNAVAILABLE, 3), (grpc.StatusCode.INTERNAL, 1)],
+)
+def test_half_an_answer_becomes_no_file(file: Path, code: grpc.StatusCode, exit_code: int) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    servicer = Unreliable(code)  # type: ignore[abstract]  # of the stubs alone: nobody calls the others
+    add_AdminServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    ran = run("backup", file, "--address", f"127.0.0.1:{port}")
+    server.stop(0).wait()
+    assert (ran.exit_code, "jobwire: " in ran.output) == (exit_code, True)
+    assert [*file.parent.iterdir()] == []
+
+
+@pytest.mark.parametrize("engine", ["valkey"], indirect=True)
+def test_what_its_server_could_not_read_is_named_as_well(
+    url: str, keyspace: Keyspace, file: Path, tmp_path: Path
+) -> None:
+    stocked(url)
+    with keyspace.server.client() as client:
+        set_field(client, Keys(keyspace.prefix).tag, "waits", "score", "x")
+    with serving(url, tmp_path / "log") as server:
+        ran = run("backup", file, "--address", server.address)
+    assert ran.exit_code == 1
+    assert "1 could not be read and stayed behind:\n  job waits: " in ran.output
+    assert invariants.broken_at(f"sqlite:///{file}") == []
+
+
+def test_a_store_and_a_server_are_not_asked_both(file: Path) -> None:
+    ran = run("backup", file, "--store", "sqlite:///x.db", "--address", "127.0.0.1:1")
+    assert (ran.exit_code, "name one of them" in ran.output) == (2, True)
+
+
+def test_of_a_store_in_memory_its_server_is_asked(file: Path) -> None:
     ran = run("backup", file, "--store", "memory://")
-    assert (ran.exit_code, "is seen by its own server only" in ran.output) == (2, True)
+    assert (ran.exit_code, "can ask it by --address" in ran.output) == (2, True)

@@ -152,7 +152,7 @@ async def running(*, reflection: bool = True, pings: Pings = PINGS, **limits: in
     given = replace(Limits(), **limits)
     servicers: list[Servicer] = [
         JobServicer(service, service, service, service, service, Reader(given, now=lambda: 0)),
-        AdminServicer(services, service, Load(Registry(), advice=""), given),
+        AdminServicer(services, service, service, Load(Registry(), advice=""), given),
     ]
     metrics = Registry()
     server = Server(servicers, limits=given, reflection=reflection, pings=pings, metrics=metrics)

@@ -47,7 +47,7 @@ BUILT: Final = {
     },
     "jobwire.v1.WorkerService": {"Heartbeat", "ListWorkers", "DrainWorker"},
     "jobwire.v1.QueueService": {"ListQueues", "GetQueue", "UpdateQueue", "PurgeQueue"},
-    "jobwire.v1.AdminService": {"GetStats", "WatchStats", "GetServerInfo"},
+    "jobwire.v1.AdminService": {"GetStats", "WatchStats", "GetServerInfo", "Backup"},
 }
 """Whoever builds an RPC says so here."""
 
@@ -75,7 +75,7 @@ def servicers() -> list[Servicer]:
         JobServicer(service, service, service, service, service, reader),
         WorkerServicer(service, reader),
         QueueServicer(service, service, Limits()),
-        AdminServicer(service, service, Load(Registry(), advice=""), Limits()),
+        AdminServicer(service, service, service, Load(Registry(), advice=""), Limits()),
     ]
 
 

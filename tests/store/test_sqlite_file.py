@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -243,3 +244,14 @@ async def test_a_server_that_stood_still_takes_no_lease_back_at_once(clock: Cloc
         clock.now += SECOND
     assert [job.id for job in (await store.overdue(limit=9)).jobs if job] == ["j"], "after a whole lease time"
     await store.close()
+
+
+async def test_a_backup_of_memory_has_what_the_calls_beside_it_have_counted(tmp_path: Path, clock: Clock) -> None:
+    """They share a transaction, which writes its counts at its end."""
+    store = SqliteStore(None, clock=clock)
+    await store.open()
+    file = tmp_path / "backup.db"
+    _, copied = await asyncio.gather(put(store, "a"), store.back_up(file, lambda number: None))
+    await store.close()
+    assert copied.counted.states == {JobState.QUEUED: 1}
+    assert invariants.broken_at(f"sqlite:///{file}") == []

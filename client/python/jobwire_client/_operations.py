@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import TypeAlias, Unpack
 
+import grpc
+
 from jobwire.v1.admin_service_pb2 import (
+    BackupContents,
+    BackupRequest,
     GetServerInfoRequest,
     GetServerInfoResponse,
     GetStatsRequest,
@@ -21,6 +25,7 @@ from jobwire.v1.worker_service_pb2 import DrainWorkerRequest, ListWorkersRequest
 from jobwire_client._convert import to_duration
 from jobwire_client._core import Core
 from jobwire_client._watching import Patience, readings
+from jobwire_client.errors import JobwireError, from_rpc_error
 from jobwire_client.models import (
     BATCH_ITEMS,
     AnyWorkerState,
@@ -164,3 +169,35 @@ class Operations(Core):
         async with aclosing(readings(self.stubs.admin, request, patience=patience)) as told:
             async for stats in told:
                 yield stats
+
+    async def backup(self, write: Callable[[bytes], object], *, timeout: float | None = None) -> BackupContents:
+        """Hands the whole store to `write`, piece by piece, as the file that `jobwire restore` reads; answers what is
+        in it.
+
+        What was written is a backup only when this returns. It takes as long as it takes, unless there is a `timeout`;
+        nothing is repeated. TooManyStreams, StoreFull, ServerDraining.
+
+        >>> async def main():
+        ...     async with AsyncClient(address) as client:
+        ...         pieces = []
+        ...         contents = await client.backup(pieces.append)
+        ...         return contents.size_bytes == sum(map(len, pieces))
+        >>> asyncio.run(main())
+        True
+        """
+        size, contents = 0, None
+        stream = self.stubs.admin.Backup(BackupRequest(), timeout=timeout)
+        try:
+            async for part in stream:
+                if part.HasField("contents"):
+                    contents = part.contents
+                else:
+                    write(part.data)
+                    size += len(part.data)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            stream.cancel()
+        if contents is None or contents.size_bytes != size:
+            raise JobwireError("not all of the backup has come", code=grpc.StatusCode.DATA_LOSS, reason="DATA_LOSS")
+        return contents

@@ -7,12 +7,12 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar, Unpack, cast
 
-from jobwire.v1.admin_service_pb2 import GetServerInfoResponse, Stats
+from jobwire.v1.admin_service_pb2 import BackupContents, GetServerInfoResponse, Stats
 from jobwire.v1.job_pb2 import Job
 from jobwire.v1.job_service_pb2 import CreateJobRequest, ListJobsResponse, RecoverStuckJobsResponse
 from jobwire.v1.queue_pb2 import Queue
@@ -343,6 +343,11 @@ class Client:
     ) -> Iterator[Stats]:
         """The same at once, and then every `interval`, until you stop; who comes late for one gets the latest."""
         yield from self._each(self._client.watch_stats(queues, interval=interval, timeout=timeout))
+
+    def backup(self, write: Callable[[bytes], object], *, timeout: float | None = None) -> BackupContents:
+        """Hands the whole store to `write`, piece by piece, as the file that `jobwire restore` reads; answers what is
+        in it."""
+        return self._run(self._client.backup(write, timeout=timeout))
 
 
 class _Told(Generic[T]):

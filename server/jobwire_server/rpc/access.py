@@ -49,6 +49,7 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = {
     "/jobwire.v1.AdminService/GetStats": _VIEWER,
     "/jobwire.v1.AdminService/WatchStats": _VIEWER,
     "/jobwire.v1.AdminService/GetServerInfo": _ALL,
+    "/jobwire.v1.AdminService/Backup": _ADMIN,
     "/metrics": _VIEWER,
 }
 """What is missing here is nobody's."""

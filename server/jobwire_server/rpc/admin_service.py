@@ -11,14 +11,21 @@ from jobwire.v1 import admin_service_pb2
 from jobwire_server.domain.limits import MIB, Limits
 from jobwire_server.rpc.answers import set_duration, set_time
 from jobwire_server.rpc.interceptors import Context, written
+from jobwire_server.rpc.queues import state_counts
 from jobwire_server.rpc.stats import interval_asked, queues_asked, stats_message
+from jobwire_server.service.backups import BackupService
 from jobwire_server.service.load import Load, look
 from jobwire_server.service.stats import StatsService
 from jobwire_server.store.base import StoreUnavailable
+from jobwire_server.store.copying import Copied
 from jobwire_server.store.info import StoreInfo
 
 MAX_JOB_BYTES: Final = 2 * MIB
 """What the limits of a job's parts add up to at most."""
+
+_UNREADABLE_NAMED: Final = 100
+_UNREADABLE_LENGTH: Final = 500
+"""Characters of what is said of each."""
 
 _KINDS: Final = {
     "sqlite": admin_service_pb2.STORE_KIND_SQLITE,
@@ -46,9 +53,12 @@ class AdminServicer:
 
     SERVICE: ClassVar[str] = "jobwire.v1.AdminService"
 
-    def __init__(self, store: StoreFacts, stats: StatsService, load: Load, limits: Limits) -> None:
+    def __init__(
+        self, store: StoreFacts, stats: StatsService, backups: BackupService, load: Load, limits: Limits
+    ) -> None:
         self._store = store
         self._stats = stats
+        self._backups = backups
         self._load = load
         self._limits = limits
         self._instance_id = str(uuid.uuid4())
@@ -99,6 +109,19 @@ class AdminServicer:
             set_duration(answer.store.round_trip, round_trip)
         return answer
 
+    async def backup(self, _: admin_service_pb2.BackupRequest, context: Context) -> None:
+        backup = await self._backups.open()
+        try:
+            await written(context.send_initial_metadata(()))
+            size = 0
+            while piece := await backup.read():
+                size += len(piece)
+                await written(context.write(admin_service_pb2.BackupResponse(data=piece).SerializeToString()))
+            contents = _contents_message(await backup.contents(), size)
+            await written(context.write(admin_service_pb2.BackupResponse(contents=contents).SerializeToString()))
+        finally:
+            backup.close()
+
 
 def _describe(message: admin_service_pb2.StoreInfo, info: StoreInfo) -> None:
     engine, _, engine_version = info.engine.partition(" ")
@@ -111,6 +134,18 @@ def _describe(message: admin_service_pb2.StoreInfo, info: StoreInfo) -> None:
     message.client_count = info.client_count
     message.operations_per_second = info.operations_per_second
     message.durability = _DURABILITIES.get(info.durability, admin_service_pb2.DURABILITY_UNSPECIFIED)
+
+
+def _contents_message(copied: Copied, size: int) -> admin_service_pb2.BackupContents:
+    return admin_service_pb2.BackupContents(
+        size_bytes=size,
+        counts=state_counts(copied.counted.states),
+        queue_count=copied.counted.queues,
+        worker_count=copied.counted.workers,
+        request_id_count=copied.requests,
+        unreadable_count=copied.unreadable_count,
+        unreadable=[text[:_UNREADABLE_LENGTH] for text in copied.unreadable[:_UNREADABLE_NAMED]],
+    )
 
 
 def _limits_message(limits: Limits) -> admin_service_pb2.ServerLimits:

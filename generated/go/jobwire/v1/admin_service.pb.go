@@ -768,6 +768,230 @@ func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
 	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
+// All of the store, always.
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{9}
+}
+
+// A piece of the file, or its end.
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What has come.
+	//
+	// Types that are valid to be assigned to Part:
+	//
+	//	*BackupResponse_Data
+	//	*BackupResponse_Contents
+	Part          isBackupResponse_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BackupResponse) GetPart() isBackupResponse_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*BackupResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetContents() *BackupContents {
+	if x != nil {
+		if x, ok := x.Part.(*BackupResponse_Contents); ok {
+			return x.Contents
+		}
+	}
+	return nil
+}
+
+type isBackupResponse_Part interface {
+	isBackupResponse_Part()
+}
+
+type BackupResponse_Data struct {
+	// The next bytes of the file, at most 1 MiB.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3,oneof"`
+}
+
+type BackupResponse_Contents struct {
+	// All bytes have been sent; the last message.
+	Contents *BackupContents `protobuf:"bytes,2,opt,name=contents,proto3,oneof"`
+}
+
+func (*BackupResponse_Data) isBackupResponse_Part() {}
+
+func (*BackupResponse_Contents) isBackupResponse_Part() {}
+
+// What is in a backup. All counts but `unreadable_count` are of what the file holds.
+type BackupContents struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the file: the sum of all `data`.
+	SizeBytes int64 `protobuf:"varint,1,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// Jobs by state.
+	Counts []*StateCount `protobuf:"bytes,2,rep,name=counts,proto3" json:"counts,omitempty"`
+	// Queues, with settings and tallies.
+	QueueCount uint32 `protobuf:"varint,3,opt,name=queue_count,json=queueCount,proto3" json:"queue_count,omitempty"`
+	// Workers that are remembered.
+	WorkerCount uint32 `protobuf:"varint,4,opt,name=worker_count,json=workerCount,proto3" json:"worker_count,omitempty"`
+	// Request ids that are remembered.
+	RequestIdCount uint32 `protobuf:"varint,5,opt,name=request_id_count,json=requestIdCount,proto3" json:"request_id_count,omitempty"`
+	// What the store could not read, and is missing in the file. `jobwire fsck` says what is wrong with it.
+	UnreadableCount uint32 `protobuf:"varint,6,opt,name=unreadable_count,json=unreadableCount,proto3" json:"unreadable_count,omitempty"`
+	// The first 100 of those, each with the reason, for people.
+	Unreadable    []string `protobuf:"bytes,7,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupContents) Reset() {
+	*x = BackupContents{}
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupContents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupContents) ProtoMessage() {}
+
+func (x *BackupContents) ProtoReflect() protoreflect.Message {
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupContents.ProtoReflect.Descriptor instead.
+func (*BackupContents) Descriptor() ([]byte, []int) {
+	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BackupContents) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *BackupContents) GetCounts() []*StateCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *BackupContents) GetQueueCount() uint32 {
+	if x != nil {
+		return x.QueueCount
+	}
+	return 0
+}
+
+func (x *BackupContents) GetWorkerCount() uint32 {
+	if x != nil {
+		return x.WorkerCount
+	}
+	return 0
+}
+
+func (x *BackupContents) GetRequestIdCount() uint32 {
+	if x != nil {
+		return x.RequestIdCount
+	}
+	return 0
+}
+
+func (x *BackupContents) GetUnreadableCount() uint32 {
+	if x != nil {
+		return x.UnreadableCount
+	}
+	return 0
+}
+
+func (x *BackupContents) GetUnreadable() []string {
+	if x != nil {
+		return x.Unreadable
+	}
+	return nil
+}
+
 // This process, its store and its limits.
 type GetServerInfoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -792,7 +1016,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_jobwire_v1_admin_service_proto_msgTypes[9]
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +1028,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_jobwire_v1_admin_service_proto_msgTypes[9]
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +1041,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -900,7 +1124,7 @@ type StoreInfo struct {
 
 func (x *StoreInfo) Reset() {
 	*x = StoreInfo{}
-	mi := &file_jobwire_v1_admin_service_proto_msgTypes[10]
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1136,7 @@ func (x *StoreInfo) String() string {
 func (*StoreInfo) ProtoMessage() {}
 
 func (x *StoreInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_jobwire_v1_admin_service_proto_msgTypes[10]
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1149,7 @@ func (x *StoreInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreInfo.ProtoReflect.Descriptor instead.
 func (*StoreInfo) Descriptor() ([]byte, []int) {
-	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoreInfo) GetKind() StoreKind {
@@ -1033,7 +1257,7 @@ type ServerLimits struct {
 	MaxPageSize uint32 `protobuf:"varint,11,opt,name=max_page_size,json=maxPageSize,proto3" json:"max_page_size,omitempty"`
 	// Of `ClaimJobRequest.max_in_flight`; 10,000.
 	MaxInFlight uint32 `protobuf:"varint,12,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
-	// Open streams (ClaimJob, WatchJobs, WatchStats) and waiting WaitJob calls of one principal on this server; 10,000.
+	// Open streams (ClaimJob, WatchJobs, WatchStats, Backup) and waiting WaitJob calls of one principal on this server; 10,000.
 	MaxStreamsPerPrincipal uint32 `protobuf:"varint,13,opt,name=max_streams_per_principal,json=maxStreamsPerPrincipal,proto3" json:"max_streams_per_principal,omitempty"`
 	// Unary calls being worked on at once by this server, those that wait for a job aside; 10,000.
 	MaxConcurrentCalls uint32 `protobuf:"varint,14,opt,name=max_concurrent_calls,json=maxConcurrentCalls,proto3" json:"max_concurrent_calls,omitempty"`
@@ -1043,7 +1267,7 @@ type ServerLimits struct {
 
 func (x *ServerLimits) Reset() {
 	*x = ServerLimits{}
-	mi := &file_jobwire_v1_admin_service_proto_msgTypes[11]
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1279,7 @@ func (x *ServerLimits) String() string {
 func (*ServerLimits) ProtoMessage() {}
 
 func (x *ServerLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_jobwire_v1_admin_service_proto_msgTypes[11]
+	mi := &file_jobwire_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1292,7 @@ func (x *ServerLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerLimits.ProtoReflect.Descriptor instead.
 func (*ServerLimits) Descriptor() ([]byte, []int) {
-	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_jobwire_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ServerLimits) GetMaxReceiveBytes() uint32 {
@@ -1220,7 +1444,24 @@ const file_jobwire_v1_admin_service_proto_rawDesc = "" +
 	"quietCount\x12\x1d\n" +
 	"\n" +
 	"lost_count\x18\x04 \x01(\rR\tlostCount\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xbd\x02\n" +
+	"\x14GetServerInfoRequest\"\x0f\n" +
+	"\rBackupRequest\"h\n" +
+	"\x0eBackupResponse\x12\x14\n" +
+	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x128\n" +
+	"\bcontents\x18\x02 \x01(\v2\x1a.jobwire.v1.BackupContentsH\x00R\bcontentsB\x06\n" +
+	"\x04part\"\x98\x02\n" +
+	"\x0eBackupContents\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12.\n" +
+	"\x06counts\x18\x02 \x03(\v2\x16.jobwire.v1.StateCountR\x06counts\x12\x1f\n" +
+	"\vqueue_count\x18\x03 \x01(\rR\n" +
+	"queueCount\x12!\n" +
+	"\fworker_count\x18\x04 \x01(\rR\vworkerCount\x12(\n" +
+	"\x10request_id_count\x18\x05 \x01(\rR\x0erequestIdCount\x12)\n" +
+	"\x10unreadable_count\x18\x06 \x01(\rR\x0funreadableCount\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\a \x03(\tR\n" +
+	"unreadable\"\xbd\x02\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -1279,12 +1520,13 @@ const file_jobwire_v1_admin_service_proto_rawDesc = "" +
 	"\x13DURABILITY_VOLATILE\x10\x01\x12\x17\n" +
 	"\x13DURABILITY_EVERYSEC\x10\x02\x12\x15\n" +
 	"\x11DURABILITY_SYNCED\x10\x03\x12\x19\n" +
-	"\x15DURABILITY_REPLICATED\x10\x042\xfa\x01\n" +
+	"\x15DURABILITY_REPLICATED\x10\x042\xbd\x02\n" +
 	"\fAdminService\x12E\n" +
 	"\bGetStats\x12\x1b.jobwire.v1.GetStatsRequest\x1a\x1c.jobwire.v1.GetStatsResponse\x12M\n" +
 	"\n" +
 	"WatchStats\x12\x1d.jobwire.v1.WatchStatsRequest\x1a\x1e.jobwire.v1.WatchStatsResponse0\x01\x12T\n" +
-	"\rGetServerInfo\x12 .jobwire.v1.GetServerInfoRequest\x1a!.jobwire.v1.GetServerInfoResponseB\x97\x01\n" +
+	"\rGetServerInfo\x12 .jobwire.v1.GetServerInfoRequest\x1a!.jobwire.v1.GetServerInfoResponse\x12A\n" +
+	"\x06Backup\x12\x19.jobwire.v1.BackupRequest\x1a\x1a.jobwire.v1.BackupResponse0\x01B\x97\x01\n" +
 	"\x0ecom.jobwire.v1B\x11AdminServiceProtoP\x01Z)jobwire/generated/go/jobwire/v1;jobwirev1\xa2\x02\x03JXX\xaa\x02\n" +
 	"Jobwire.V1\xca\x02\n" +
 	"Jobwire\\V1\xe2\x02\x16Jobwire\\V1\\GPBMetadata\xea\x02\vJobwire::V1b\x06proto3"
@@ -1302,7 +1544,7 @@ func file_jobwire_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_jobwire_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_jobwire_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_jobwire_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_jobwire_v1_admin_service_proto_goTypes = []any{
 	(StoreKind)(0),                // 0: jobwire.v1.StoreKind
 	(Durability)(0),               // 1: jobwire.v1.Durability
@@ -1315,45 +1557,52 @@ var file_jobwire_v1_admin_service_proto_goTypes = []any{
 	(*Activity)(nil),              // 8: jobwire.v1.Activity
 	(*WorkerCounts)(nil),          // 9: jobwire.v1.WorkerCounts
 	(*GetServerInfoRequest)(nil),  // 10: jobwire.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil), // 11: jobwire.v1.GetServerInfoResponse
-	(*StoreInfo)(nil),             // 12: jobwire.v1.StoreInfo
-	(*ServerLimits)(nil),          // 13: jobwire.v1.ServerLimits
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*StateCount)(nil),            // 16: jobwire.v1.StateCount
+	(*BackupRequest)(nil),         // 11: jobwire.v1.BackupRequest
+	(*BackupResponse)(nil),        // 12: jobwire.v1.BackupResponse
+	(*BackupContents)(nil),        // 13: jobwire.v1.BackupContents
+	(*GetServerInfoResponse)(nil), // 14: jobwire.v1.GetServerInfoResponse
+	(*StoreInfo)(nil),             // 15: jobwire.v1.StoreInfo
+	(*ServerLimits)(nil),          // 16: jobwire.v1.ServerLimits
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*StateCount)(nil),            // 19: jobwire.v1.StateCount
 }
 var file_jobwire_v1_admin_service_proto_depIdxs = []int32{
 	6,  // 0: jobwire.v1.GetStatsResponse.stats:type_name -> jobwire.v1.Stats
-	14, // 1: jobwire.v1.WatchStatsRequest.interval:type_name -> google.protobuf.Duration
+	17, // 1: jobwire.v1.WatchStatsRequest.interval:type_name -> google.protobuf.Duration
 	6,  // 2: jobwire.v1.WatchStatsResponse.stats:type_name -> jobwire.v1.Stats
-	15, // 3: jobwire.v1.Stats.server_time:type_name -> google.protobuf.Timestamp
+	18, // 3: jobwire.v1.Stats.server_time:type_name -> google.protobuf.Timestamp
 	7,  // 4: jobwire.v1.Stats.queues:type_name -> jobwire.v1.QueueStats
 	7,  // 5: jobwire.v1.Stats.totals:type_name -> jobwire.v1.QueueStats
 	9,  // 6: jobwire.v1.Stats.workers:type_name -> jobwire.v1.WorkerCounts
 	8,  // 7: jobwire.v1.Stats.minutes:type_name -> jobwire.v1.Activity
-	16, // 8: jobwire.v1.QueueStats.counts:type_name -> jobwire.v1.StateCount
-	14, // 9: jobwire.v1.QueueStats.oldest_waiting_age:type_name -> google.protobuf.Duration
+	19, // 8: jobwire.v1.QueueStats.counts:type_name -> jobwire.v1.StateCount
+	17, // 9: jobwire.v1.QueueStats.oldest_waiting_age:type_name -> google.protobuf.Duration
 	8,  // 10: jobwire.v1.QueueStats.activity:type_name -> jobwire.v1.Activity
-	14, // 11: jobwire.v1.Activity.window:type_name -> google.protobuf.Duration
-	14, // 12: jobwire.v1.Activity.average_run_time:type_name -> google.protobuf.Duration
-	15, // 13: jobwire.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	15, // 14: jobwire.v1.GetServerInfoResponse.server_time:type_name -> google.protobuf.Timestamp
-	12, // 15: jobwire.v1.GetServerInfoResponse.store:type_name -> jobwire.v1.StoreInfo
-	13, // 16: jobwire.v1.GetServerInfoResponse.limits:type_name -> jobwire.v1.ServerLimits
-	0,  // 17: jobwire.v1.StoreInfo.kind:type_name -> jobwire.v1.StoreKind
-	1,  // 18: jobwire.v1.StoreInfo.durability:type_name -> jobwire.v1.Durability
-	14, // 19: jobwire.v1.StoreInfo.round_trip:type_name -> google.protobuf.Duration
-	2,  // 20: jobwire.v1.AdminService.GetStats:input_type -> jobwire.v1.GetStatsRequest
-	4,  // 21: jobwire.v1.AdminService.WatchStats:input_type -> jobwire.v1.WatchStatsRequest
-	10, // 22: jobwire.v1.AdminService.GetServerInfo:input_type -> jobwire.v1.GetServerInfoRequest
-	3,  // 23: jobwire.v1.AdminService.GetStats:output_type -> jobwire.v1.GetStatsResponse
-	5,  // 24: jobwire.v1.AdminService.WatchStats:output_type -> jobwire.v1.WatchStatsResponse
-	11, // 25: jobwire.v1.AdminService.GetServerInfo:output_type -> jobwire.v1.GetServerInfoResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 11: jobwire.v1.Activity.window:type_name -> google.protobuf.Duration
+	17, // 12: jobwire.v1.Activity.average_run_time:type_name -> google.protobuf.Duration
+	13, // 13: jobwire.v1.BackupResponse.contents:type_name -> jobwire.v1.BackupContents
+	19, // 14: jobwire.v1.BackupContents.counts:type_name -> jobwire.v1.StateCount
+	18, // 15: jobwire.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	18, // 16: jobwire.v1.GetServerInfoResponse.server_time:type_name -> google.protobuf.Timestamp
+	15, // 17: jobwire.v1.GetServerInfoResponse.store:type_name -> jobwire.v1.StoreInfo
+	16, // 18: jobwire.v1.GetServerInfoResponse.limits:type_name -> jobwire.v1.ServerLimits
+	0,  // 19: jobwire.v1.StoreInfo.kind:type_name -> jobwire.v1.StoreKind
+	1,  // 20: jobwire.v1.StoreInfo.durability:type_name -> jobwire.v1.Durability
+	17, // 21: jobwire.v1.StoreInfo.round_trip:type_name -> google.protobuf.Duration
+	2,  // 22: jobwire.v1.AdminService.GetStats:input_type -> jobwire.v1.GetStatsRequest
+	4,  // 23: jobwire.v1.AdminService.WatchStats:input_type -> jobwire.v1.WatchStatsRequest
+	10, // 24: jobwire.v1.AdminService.GetServerInfo:input_type -> jobwire.v1.GetServerInfoRequest
+	11, // 25: jobwire.v1.AdminService.Backup:input_type -> jobwire.v1.BackupRequest
+	3,  // 26: jobwire.v1.AdminService.GetStats:output_type -> jobwire.v1.GetStatsResponse
+	5,  // 27: jobwire.v1.AdminService.WatchStats:output_type -> jobwire.v1.WatchStatsResponse
+	14, // 28: jobwire.v1.AdminService.GetServerInfo:output_type -> jobwire.v1.GetServerInfoResponse
+	12, // 29: jobwire.v1.AdminService.Backup:output_type -> jobwire.v1.BackupResponse
+	26, // [26:30] is the sub-list for method output_type
+	22, // [22:26] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_jobwire_v1_admin_service_proto_init() }
@@ -1362,13 +1611,17 @@ func file_jobwire_v1_admin_service_proto_init() {
 		return
 	}
 	file_jobwire_v1_job_proto_init()
+	file_jobwire_v1_admin_service_proto_msgTypes[10].OneofWrappers = []any{
+		(*BackupResponse_Data)(nil),
+		(*BackupResponse_Contents)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_jobwire_v1_admin_service_proto_rawDesc), len(file_jobwire_v1_admin_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	AdminService_GetStats_FullMethodName      = "/jobwire.v1.AdminService/GetStats"
 	AdminService_WatchStats_FullMethodName    = "/jobwire.v1.AdminService/WatchStats"
 	AdminService_GetServerInfo_FullMethodName = "/jobwire.v1.AdminService/GetServerInfo"
+	AdminService_Backup_FullMethodName        = "/jobwire.v1.AdminService/Backup"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -40,6 +41,14 @@ type AdminServiceClient interface {
 	WatchStats(ctx context.Context, in *WatchStatsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatsResponse], error)
 	// What this server is, what it stores in and how safe that is, and its limits. Answers also while the store is away.
 	GetServerInfo(ctx context.Context, in *GetServerInfoRequest, opts ...grpc.CallOption) (*GetServerInfoResponse, error)
+	// The whole store as a file, while everybody goes on working: the same file as `jobwire backup` writes and `jobwire
+	// restore` reads, whatever the store is, payloads of all jobs and digests of all lease tokens included. First this
+	// server makes it on its disk, and sends nothing; then it sends it, as fast as the caller reads.
+	//
+	// Only the message with `contents`, the last one, makes what came before it a backup: whoever has not seen it throws
+	// the rest away and calls again. Has no deadline of its own. One at a time on a server: TOO_MANY_STREAMS; STORE_FULL
+	// where its disk has no room for a second store. Ends with SERVER_DRAINING when the server goes away.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 }
 
 type adminServiceClient struct {
@@ -89,6 +98,25 @@ func (c *adminServiceClient) GetServerInfo(ctx context.Context, in *GetServerInf
 	return out, nil
 }
 
+func (c *adminServiceClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -103,6 +131,14 @@ type AdminServiceServer interface {
 	WatchStats(*WatchStatsRequest, grpc.ServerStreamingServer[WatchStatsResponse]) error
 	// What this server is, what it stores in and how safe that is, and its limits. Answers also while the store is away.
 	GetServerInfo(context.Context, *GetServerInfoRequest) (*GetServerInfoResponse, error)
+	// The whole store as a file, while everybody goes on working: the same file as `jobwire backup` writes and `jobwire
+	// restore` reads, whatever the store is, payloads of all jobs and digests of all lease tokens included. First this
+	// server makes it on its disk, and sends nothing; then it sends it, as fast as the caller reads.
+	//
+	// Only the message with `contents`, the last one, makes what came before it a backup: whoever has not seen it throws
+	// the rest away and calls again. Has no deadline of its own. One at a time on a server: TOO_MANY_STREAMS; STORE_FULL
+	// where its disk has no room for a second store. Ends with SERVER_DRAINING when the server goes away.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -121,6 +157,9 @@ func (UnimplementedAdminServiceServer) WatchStats(*WatchStatsRequest, grpc.Serve
 }
 func (UnimplementedAdminServiceServer) GetServerInfo(context.Context, *GetServerInfoRequest) (*GetServerInfoResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetServerInfo not implemented")
+}
+func (UnimplementedAdminServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -190,6 +229,17 @@ func _AdminService_GetServerInfo_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -210,6 +260,11 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchStats",
 			Handler:       _AdminService_WatchStats_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _AdminService_Backup_Handler,
 			ServerStreams: true,
 		},
 	},

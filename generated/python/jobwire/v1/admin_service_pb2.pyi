@@ -420,6 +420,103 @@ class GetServerInfoRequest(_message.Message):
 Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
 
 @_typing.final
+class BackupRequest(_message.Message):
+    """All of the store, always."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupResponse(_message.Message):
+    """A piece of the file, or its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes of the file, at most 1 MiB."""
+    @_builtins.property
+    def contents(self) -> Global___BackupContents:
+        """All bytes have been sent; the last message."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        contents: Global___BackupContents | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "data", b"data", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "data", b"data", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["data", "contents"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___BackupResponse: _TypeAlias = BackupResponse  # noqa: Y015
+
+@_typing.final
+class BackupContents(_message.Message):
+    """What is in a backup. All counts but `unreadable_count` are of what the file holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    QUEUE_COUNT_FIELD_NUMBER: _builtins.int
+    WORKER_COUNT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_COUNT_FIELD_NUMBER: _builtins.int
+    UNREADABLE_COUNT_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Of the file: the sum of all `data`."""
+    queue_count: _builtins.int
+    """Queues, with settings and tallies."""
+    worker_count: _builtins.int
+    """Workers that are remembered."""
+    request_id_count: _builtins.int
+    """Request ids that are remembered."""
+    unreadable_count: _builtins.int
+    """What the store could not read, and is missing in the file. `jobwire fsck` says what is wrong with it."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.StateCount]:
+        """Jobs by state."""
+
+    @_builtins.property
+    def unreadable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first 100 of those, each with the reason, for people."""
+
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        counts: _abc.Iterable[_job_pb2.StateCount] | None = ...,
+        queue_count: _builtins.int = ...,
+        worker_count: _builtins.int = ...,
+        request_id_count: _builtins.int = ...,
+        unreadable_count: _builtins.int = ...,
+        unreadable: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "queue_count", b"queue_count", "request_id_count", b"request_id_count", "size_bytes", b"size_bytes", "unreadable", b"unreadable", "unreadable_count", b"unreadable_count", "worker_count", b"worker_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupContents: _TypeAlias = BackupContents  # noqa: Y015
+
+@_typing.final
 class GetServerInfoResponse(_message.Message):
     """This process, its store and its limits."""
 
@@ -586,7 +683,7 @@ class ServerLimits(_message.Message):
     max_in_flight: _builtins.int
     """Of `ClaimJobRequest.max_in_flight`; 10,000."""
     max_streams_per_principal: _builtins.int
-    """Open streams (ClaimJob, WatchJobs, WatchStats) and waiting WaitJob calls of one principal on this server; 10,000."""
+    """Open streams (ClaimJob, WatchJobs, WatchStats, Backup) and waiting WaitJob calls of one principal on this server; 10,000."""
     max_concurrent_calls: _builtins.int
     """Unary calls being worked on at once by this server, those that wait for a job aside; 10,000."""
     def __init__(

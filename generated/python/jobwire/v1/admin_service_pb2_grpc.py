@@ -50,6 +50,11 @@ class AdminServiceStub(object):
                 request_serializer=jobwire_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=jobwire_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/jobwire.v1.AdminService/Backup',
+                request_serializer=jobwire_dot_v1_dot_admin__service__pb2.BackupRequest.SerializeToString,
+                response_deserializer=jobwire_dot_v1_dot_admin__service__pb2.BackupResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -79,6 +84,19 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """The whole store as a file, while everybody goes on working: the same file as `jobwire backup` writes and `jobwire
+        restore` reads, whatever the store is, payloads of all jobs and digests of all lease tokens included. First this
+        server makes it on its disk, and sends nothing; then it sends it, as fast as the caller reads.
+
+        Only the message with `contents`, the last one, makes what came before it a backup: whoever has not seen it throws
+        the rest away and calls again. Has no deadline of its own. One at a time on a server: TOO_MANY_STREAMS; STORE_FULL
+        where its disk has no room for a second store. Ends with SERVER_DRAINING when the server goes away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +114,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=jobwire_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.FromString,
                     response_serializer=jobwire_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=jobwire_dot_v1_dot_admin__service__pb2.BackupRequest.FromString,
+                    response_serializer=jobwire_dot_v1_dot_admin__service__pb2.BackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +203,33 @@ class AdminService(object):
             '/jobwire.v1.AdminService/GetServerInfo',
             jobwire_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.SerializeToString,
             jobwire_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/jobwire.v1.AdminService/Backup',
+            jobwire_dot_v1_dot_admin__service__pb2.BackupRequest.SerializeToString,
+            jobwire_dot_v1_dot_admin__service__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

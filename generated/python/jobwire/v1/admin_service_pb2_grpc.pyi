@@ -42,6 +42,15 @@ class AdminServiceStub:
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerInfoRequest, _admin_service_pb2.GetServerInfoResponse]
     """What this server is, what it stores in and how safe that is, and its limits. Answers also while the store is away."""
+    Backup: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.BackupRequest, _admin_service_pb2.BackupResponse]
+    """The whole store as a file, while everybody goes on working: the same file as `jobwire backup` writes and `jobwire
+    restore` reads, whatever the store is, payloads of all jobs and digests of all lease tokens included. First this
+    server makes it on its disk, and sends nothing; then it sends it, as fast as the caller reads.
+
+    Only the message with `contents`, the last one, makes what came before it a backup: whoever has not seen it throws
+    the rest away and calls again. Has no deadline of its own. One at a time on a server: TOO_MANY_STREAMS; STORE_FULL
+    where its disk has no room for a second store. Ends with SERVER_DRAINING when the server goes away.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -57,6 +66,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerInfoRequest, _admin_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """What this server is, what it stores in and how safe that is, and its limits. Answers also while the store is away."""
+    Backup: _aio.UnaryStreamMultiCallable[_admin_service_pb2.BackupRequest, _admin_service_pb2.BackupResponse]  # type: ignore[assignment]
+    """The whole store as a file, while everybody goes on working: the same file as `jobwire backup` writes and `jobwire
+    restore` reads, whatever the store is, payloads of all jobs and digests of all lease tokens included. First this
+    server makes it on its disk, and sends nothing; then it sends it, as fast as the caller reads.
+
+    Only the message with `contents`, the last one, makes what came before it a backup: whoever has not seen it throws
+    the rest away and calls again. Has no deadline of its own. One at a time on a server: TOO_MANY_STREAMS; STORE_FULL
+    where its disk has no room for a second store. Ends with SERVER_DRAINING when the server goes away.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators, dashboards and set-up checks. Only reads."""
@@ -87,5 +105,20 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetServerInfoResponse, _abc.Awaitable[_admin_service_pb2.GetServerInfoResponse]]:
         """What this server is, what it stores in and how safe that is, and its limits. Answers also while the store is away."""
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _admin_service_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.BackupResponse], _abc.AsyncIterator[_admin_service_pb2.BackupResponse]]:
+        """The whole store as a file, while everybody goes on working: the same file as `jobwire backup` writes and `jobwire
+        restore` reads, whatever the store is, payloads of all jobs and digests of all lease tokens included. First this
+        server makes it on its disk, and sends nothing; then it sends it, as fast as the caller reads.
+
+        Only the message with `contents`, the last one, makes what came before it a backup: whoever has not seen it throws
+        the rest away and calls again. Has no deadline of its own. One at a time on a server: TOO_MANY_STREAMS; STORE_FULL
+        where its disk has no room for a second store. Ends with SERVER_DRAINING when the server goes away.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -353,6 +353,118 @@ export declare type GetServerInfoRequest = Message<"jobwire.v1.GetServerInfoRequ
 export declare const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest>;
 
 /**
+ * All of the store, always.
+ *
+ * @generated from message jobwire.v1.BackupRequest
+ */
+export declare type BackupRequest = Message<"jobwire.v1.BackupRequest"> & {
+};
+
+/**
+ * Describes the message jobwire.v1.BackupRequest.
+ * Use `create(BackupRequestSchema)` to create a new message.
+ */
+export declare const BackupRequestSchema: GenMessage<BackupRequest>;
+
+/**
+ * A piece of the file, or its end.
+ *
+ * @generated from message jobwire.v1.BackupResponse
+ */
+export declare type BackupResponse = Message<"jobwire.v1.BackupResponse"> & {
+  /**
+   * What has come.
+   *
+   * @generated from oneof jobwire.v1.BackupResponse.part
+   */
+  part: {
+    /**
+     * The next bytes of the file, at most 1 MiB.
+     *
+     * @generated from field: bytes data = 1;
+     */
+    value: Uint8Array;
+    case: "data";
+  } | {
+    /**
+     * All bytes have been sent; the last message.
+     *
+     * @generated from field: jobwire.v1.BackupContents contents = 2;
+     */
+    value: BackupContents;
+    case: "contents";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message jobwire.v1.BackupResponse.
+ * Use `create(BackupResponseSchema)` to create a new message.
+ */
+export declare const BackupResponseSchema: GenMessage<BackupResponse>;
+
+/**
+ * What is in a backup. All counts but `unreadable_count` are of what the file holds.
+ *
+ * @generated from message jobwire.v1.BackupContents
+ */
+export declare type BackupContents = Message<"jobwire.v1.BackupContents"> & {
+  /**
+   * Of the file: the sum of all `data`.
+   *
+   * @generated from field: int64 size_bytes = 1;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Jobs by state.
+   *
+   * @generated from field: repeated jobwire.v1.StateCount counts = 2;
+   */
+  counts: StateCount[];
+
+  /**
+   * Queues, with settings and tallies.
+   *
+   * @generated from field: uint32 queue_count = 3;
+   */
+  queueCount: number;
+
+  /**
+   * Workers that are remembered.
+   *
+   * @generated from field: uint32 worker_count = 4;
+   */
+  workerCount: number;
+
+  /**
+   * Request ids that are remembered.
+   *
+   * @generated from field: uint32 request_id_count = 5;
+   */
+  requestIdCount: number;
+
+  /**
+   * What the store could not read, and is missing in the file. `jobwire fsck` says what is wrong with it.
+   *
+   * @generated from field: uint32 unreadable_count = 6;
+   */
+  unreadableCount: number;
+
+  /**
+   * The first 100 of those, each with the reason, for people.
+   *
+   * @generated from field: repeated string unreadable = 7;
+   */
+  unreadable: string[];
+};
+
+/**
+ * Describes the message jobwire.v1.BackupContents.
+ * Use `create(BackupContentsSchema)` to create a new message.
+ */
+export declare const BackupContentsSchema: GenMessage<BackupContents>;
+
+/**
  * This process, its store and its limits.
  *
  * @generated from message jobwire.v1.GetServerInfoResponse
@@ -597,7 +709,7 @@ export declare type ServerLimits = Message<"jobwire.v1.ServerLimits"> & {
   maxInFlight: number;
 
   /**
-   * Open streams (ClaimJob, WatchJobs, WatchStats) and waiting WaitJob calls of one principal on this server; 10,000.
+   * Open streams (ClaimJob, WatchJobs, WatchStats, Backup) and waiting WaitJob calls of one principal on this server; 10,000.
    *
    * @generated from field: uint32 max_streams_per_principal = 13;
    */
@@ -757,6 +869,22 @@ export declare const AdminService: GenService<{
     methodKind: "unary";
     input: typeof GetServerInfoRequestSchema;
     output: typeof GetServerInfoResponseSchema;
+  },
+  /**
+   * The whole store as a file, while everybody goes on working: the same file as `jobwire backup` writes and `jobwire
+   * restore` reads, whatever the store is, payloads of all jobs and digests of all lease tokens included. First this
+   * server makes it on its disk, and sends nothing; then it sends it, as fast as the caller reads.
+   *
+   * Only the message with `contents`, the last one, makes what came before it a backup: whoever has not seen it throws
+   * the rest away and calls again. Has no deadline of its own. One at a time on a server: TOO_MANY_STREAMS; STORE_FULL
+   * where its disk has no room for a second store. Ends with SERVER_DRAINING when the server goes away.
+   *
+   * @generated from rpc jobwire.v1.AdminService.Backup
+   */
+  backup: {
+    methodKind: "server_streaming";
+    input: typeof BackupRequestSchema;
+    output: typeof BackupResponseSchema;
   },
 }>;
 

@@ -25,7 +25,7 @@
 //   RESOURCE_EXHAUSTED   TOO_LARGE            a size limit; `field`, `limit`, `size`
 //                        TOO_MANY_STREAMS     of this principal on this server; `limit`; RetryInfo
 //                        TOO_MANY_CALLS       in flight on this server; `limit`; RetryInfo
-//                        STORE_FULL           creates are refused; claiming, settling, beating, recovering still work
+//                        STORE_FULL           creates and backups are refused; claiming, settling, beating, recovering still work
 //   UNAUTHENTICATED      UNAUTHENTICATED      no token or certificate, or one that is not known
 //   PERMISSION_DENIED    PERMISSION_DENIED    the caller's roles do not include this RPC; `principal`
 //   UNIMPLEMENTED        NOT_BUILT            a field or RPC of this contract that this server cannot do yet; `field`.

@@ -16,6 +16,8 @@ from jobwire_server.store.sqlite.target import totals_of
 _STEP: Final = 2_000
 """Pages, 8 MB, that are copied at once."""
 
+_REQUESTS: Final = "SELECT count(*) FROM request"
+
 
 def back_up(origin: Path, into: Path, progress: Progress) -> Copied:
     """Makes `into`, an empty file, the store as it is at one moment; answers what it holds. `progress` is told pages.
@@ -36,7 +38,21 @@ def back_up(origin: Path, into: Path, progress: Progress) -> Copied:
             raise StoreUnavailable(f"cannot write {into}: {error}") from error
         finally:
             copy.close()
-        totals = totals_of(connection)
-        return Copied(read=totals, counted=totals)
+        return _all_of(connection)
 
     return reading.read(origin, copied)
+
+
+def image(connection: apsw.Connection) -> tuple[bytes, Copied]:
+    """What a database in memory would be in a file, and what it holds."""
+    return connection.serialize("main"), _all_of(connection)
+
+
+def contents(file: Path) -> Copied:
+    """What a backup holds. Raises CannotOpen when it is none, or not all of one."""
+    return reading.read(file, _all_of)
+
+
+def _all_of(connection: apsw.Connection) -> Copied:
+    totals = totals_of(connection)
+    return Copied(read=totals, requests=int(connection.execute(_REQUESTS).get), counted=totals)

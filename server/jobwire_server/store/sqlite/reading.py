@@ -60,6 +60,8 @@ def reader(path: Path) -> Iterator[apsw.Connection]:
             yield connection
         finally:
             connection.close()
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise CannotOpen(f"{path} is not all of a database, or damaged: {error}") from error
     except apsw.Error as error:
         raise CannotOpen(
             f"cannot read {path}: {error} (it takes the rights of the user whose server writes it, on the"
@@ -74,6 +76,9 @@ def _check(connection: apsw.Connection, path: Path) -> None:
         raise CannotOpen(f"{path} has schema {version}, and this version of jobwire knows schema {SCHEMA_VERSION} only")
     if origin := filled_from(connection):
         raise CannotOpen(half_filled(str(path), origin))
+    size, whole = path.stat().st_size, connection.pragma("page_count") * connection.pragma("page_size")
+    if size < whole and not _log_of(path).exists():  # of a last page that is there in part SQLite makes up the rest
+        raise CannotOpen(f"{path} is not all of a database: it has {size:,} of {whole:,} bytes")
 
 
 def stamp(path: Path) -> tuple[object, ...]:

@@ -32,13 +32,17 @@ from jobwire_server.store.base import (
     Renewal,
     Renewed,
     Snapshot,
+    StoreFull,
     StoreUnavailable,
     Workers,
 )
 from jobwire_server.store.changes import Changes
+from jobwire_server.store.copying import Copied
+from jobwire_server.store.examination import Progress
 from jobwire_server.store.info import StoreInfo
 from jobwire_server.store.listener import Listener
 from jobwire_server.store.sqlite import (
+    backup,
     claim,
     create,
     delete,
@@ -176,13 +180,13 @@ class SqliteStore:
             connection, now=self._clock(), recovered_at=self._recovered_at, is_watched=self._hear is not None
         )
 
-    def _has_room(self) -> bool:
+    def _has_room(self, needed: int = 0) -> bool:
         if self._free_disk is not None:
-            return self._free_disk() >= RESERVE
+            return self._free_disk() >= RESERVE + needed
         if self._path is None:
             return True
         disk = os.statvfs(self._path.parent)
-        return disk.f_bavail * disk.f_frsize >= RESERVE
+        return disk.f_bavail * disk.f_frsize >= RESERVE + needed
 
     def _fail(self, reason: str) -> None:
         self.failure = self.failure or reason
@@ -313,6 +317,29 @@ class SqliteStore:
         if self._outage_gap is not None and self._swept and not 0 <= gap <= self._outage_gap:
             self._recovered_at = transaction.recovered_at = transaction.now
         self._swept = transaction.now
+
+    # --- beside the verbs -----------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its file is; None = in memory."""
+        return None if self._path is None else self._path.parent
+
+    async def back_up(self, file: Path, progress: Progress) -> Copied:
+        """Makes an empty file this store as it is at one moment. Raises StoreFull when a second one of its size would
+        leave creates no room."""
+        if self._path is not None:
+            if not self._has_room((await self.info()).used_bytes):
+                raise StoreFull("too little disk is left for a backup")
+            return await asyncio.to_thread(backup.back_up, self._path, file, progress)
+
+        def read(transaction: Transaction) -> tuple[bytes, Copied]:
+            transaction.flush()
+            return backup.image(transaction.connection)
+
+        image, copied = await self._write(read, is_long=True)
+        await asyncio.to_thread(file.write_bytes, image)
+        return copied
 
     # --- within ---------------------------------------------------------------------------------------------
 
