@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from redis import Redis
-from tests.conftest import missing
-from tests.valkey_process import valkey_binary
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.retry import Retry
+from tests.valkey_process import redis_binary, valkey_binary
 
 from jobwire_client.cli import main
 from jobwire_server import cli, serving
@@ -187,31 +190,64 @@ def test_every_health_check_asks_what_there_is(composed: Composed, dockerfile: s
             assert int(port) in {inside for each, _, inside in ports(composed) if each == name}
 
 
-@pytest.mark.skipif(bool(missing("valkey")), reason=missing("valkey"))
-def test_valkey_takes_its_command_line_and_lets_in_whom_the_secrets_name(deploy: Path) -> None:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short path: one of pytest's may be too long for a socket."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+@contextmanager
+def composed_engine(engine: str, deploy: Path, folder: Path) -> Iterator[Redis]:
+    """An engine as redis.yml has it, its data in `folder`, and its client with the password."""
     compose = deploy / "compose"
     service = yaml.safe_load((compose / "redis.yml").read_text())["services"]["valkey"]
     program, *words = [word.replace("/run/secrets", str(compose / "secrets")) for word in service["command"]]
     assert program == "valkey-server"
-    with tempfile.TemporaryDirectory() as folder:  # a path of pytest's may be too long for a socket
-        socket = f"{folder}/valkey.sock"
-        command = [str(valkey_binary()), *words, "--port", "0", "--unixsocket", socket, "--dir", folder]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            try:
-                assert process.stdout is not None
-                said = ""
-                for line in process.stdout:
-                    said += line
-                    if "Ready to accept connections" in line:
-                        break
-                else:
-                    pytest.fail(said)
-                password = (compose / "secrets" / "password").read_text()
-                with Redis(unix_socket_path=socket, username="jobwire", password=password) as client:
-                    assert client.ping()
-                    assert client.config_get("appendfsync") == {"appendfsync": "always"}
-            finally:
-                process.kill()
+    binary = valkey_binary() if engine == "valkey" else redis_binary()
+    socket = f"{folder}/engine.sock"
+    command = [str(binary), *words, "--port", "0", "--unixsocket", socket, "--dir", str(folder)]
+    password = (compose / "secrets" / "password").read_text()
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        Redis(unix_socket_path=socket, username="jobwire", password=password) as client,
+    ):
+        try:
+            assert process.stdout is not None
+            said = ""
+            for line in process.stdout:
+                said += line
+                if "ready to accept connections" in line.lower():
+                    break
+            else:
+                pytest.fail(said)
+            yield client
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("engine", ["valkey", "redis"])
+def test_what_a_script_has_written_is_there_after_a_restart(engine: str, deploy: Path, folder: Path) -> None:
+    """Redis 7.0 reads its append-only file as the user `default`, and refuses it what that user may not do."""
+    keys = ["{jw:0}:one", "{jw:0}:two"]  # a script that writes one key is no transaction in that file
+    with composed_engine(engine, deploy, folder) as client:
+        assert client.config_get("appendfsync") == {"appendfsync": "always"}
+        client.eval("redis.call('SET', KEYS[1], 1) redis.call('SET', KEYS[2], 2)", len(keys), *keys)
+    with composed_engine(engine, deploy, folder) as client:
+        assert client.mget(keys) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("engine", ["valkey", "redis"])
+def test_nobody_gets_in_without_the_password(engine: str, deploy: Path, folder: Path) -> None:
+    with composed_engine(engine, deploy, folder) as client:
+        path = client.connection_pool.connection_kwargs["path"]
+        once = Retry(NoBackoff(), 0)
+        for user in (None, "default", "jobwire"):
+            with (
+                Redis(unix_socket_path=path, username=user, password=user and "x", retry=once) as stranger,
+                pytest.raises((AuthenticationError, ResponseError)),
+            ):
+                stranger.ping()
 
 
 def test_secrets_are_made_once_and_closed(deploy: Path) -> None:
