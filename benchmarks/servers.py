@@ -37,6 +37,8 @@ class Server:
     engine_url: str = ""
     """Of that engine."""
 
+    store_url: str = ""
+
 
 @contextmanager
 def server(store: str, fsync: str = "everysec") -> Iterator[Server]:
@@ -63,7 +65,7 @@ def servers(store: str, number: int, fsync: str = "everysec", options: Sequence[
             command += options
             process = stack.enter_context(running(command, folder / f"server-{index}.log"))
             wait_for(port, process)
-            started.append(Server(f"127.0.0.1:{port}", process.pid, engine_pid, engine_url))
+            started.append(Server(f"127.0.0.1:{port}", process.pid, engine_pid, engine_url, url))
         yield started
 
 

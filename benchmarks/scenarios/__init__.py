@@ -8,6 +8,7 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios import (
     backlog,
     coalesced_client,
+    copies,
     creates_and_claims,
     idle_streams,
     many_workers,
@@ -30,5 +31,6 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     memory_of_a_job.SCENARIO,
     idle_streams.SCENARIO,
     watched_lives.SCENARIO,
+    copies.SCENARIO,
     backlog.SCENARIO,
 )

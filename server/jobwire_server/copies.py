@@ -17,7 +17,7 @@ from jobwire_client.cli.call import DEFAULT_TIMEOUT, Call, connects
 from jobwire_server.config import ConfigError
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
 from jobwire_server.options import OUTPUT, STORE, shown_password
-from jobwire_server.progress import ProgressLine, printable
+from jobwire_server.progress import ProgressLine, number_of, printable
 
 if TYPE_CHECKING:
     from jobwire.v1.admin_service_pb2 import BackupContents
@@ -108,7 +108,9 @@ def backup(
         raise click.UsageError("--store reads the store from here, --address asks a server: name one of them")
     if given["address"]:
         call = Call(address, DEFAULT_TIMEOUT, as_json, connect)
-        sys.exit(_run(lambda progress: _fetched(call, file, progress), ProgressLine("fetched", "KB"), as_json=as_json))
+        sys.exit(
+            _run(lambda progress: _fetched(call, file, progress), ProgressLine("fetched", "kilobyte"), as_json=as_json)
+        )
     _warn("store")
 
     def backed_up(progress: ProgressLine) -> Told:
@@ -116,7 +118,7 @@ def backup(
         return inspection_of(store).url, str(file), copied
 
     is_by_pages = store.startswith("sqlite:")
-    sys.exit(_run(backed_up, ProgressLine("copied", "pages" if is_by_pages else "jobs"), as_json=as_json))
+    sys.exit(_run(backed_up, ProgressLine("copied", "page" if is_by_pages else "job"), as_json=as_json))
 
 
 def _fetched(call: Call, file: Path, progress: ProgressLine) -> Told:
@@ -170,8 +172,8 @@ def restore(file: Path, store: str, output: str) -> None:
         target = target_of(store)
         inspection, source = backup_in(file)
         if broken := inspection.run(progress).broken:
-            what = f"{len(broken)} invariant{'' if len(broken) == 1 else 's'} broken"
-            raise _Broken(f"{file}: {what}, so that nothing was written; `jobwire fsck` says which")
+            what = number_of(len(broken), "invariant")
+            raise _Broken(f"{file}: {what} broken, so that nothing was written; `jobwire fsck` says which")
         return source.url, target.url, copy(source, target, progress)
 
     sys.exit(_run(restored, ProgressLine(), as_json=output == "json"))
@@ -235,7 +237,8 @@ def _as_text(origin: str, target: str, copied: Copied, seconds: float) -> str:
 
 def _lines(origin: str, target: str, copied: Copied, seconds: float) -> Iterator[str]:
     jobs = copied.read.jobs
-    yield f"{origin} → {target}: {jobs:,} jobs in {seconds:.1f} s, {jobs / max(seconds, 0.001):,.0f} a second"
+    rate = f"{jobs / max(seconds, 0.001):,.0f} a second"
+    yield f"{origin} → {target}: {number_of(jobs, 'job')} in {seconds:.1f} s, {rate}"
     yield ""
     yield f"{'':<12}{'read':>14}{'in the target':>16}"
     for state in sorted({*copied.read.states, *copied.counted.states}):

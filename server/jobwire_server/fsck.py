@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from jobwire_server.progress import printable
+from jobwire_server.progress import number_of, printable
 from jobwire_server.store.examination import Examination
 
 SHOWN: Final = 10
@@ -44,7 +44,7 @@ def as_json(url: str, examination: Examination, seconds: float) -> str:
 
 def _lines(url: str, examination: Examination, seconds: float) -> Iterator[str]:
     seen = ", ".join(
-        _number(number, what)
+        number_of(number, what)
         for number, what in (
             (examination.jobs, "job"),
             (examination.queues, "queue"),
@@ -55,7 +55,7 @@ def _lines(url: str, examination: Examination, seconds: float) -> Iterator[str]:
     if not examination.broken:
         yield f"{url} is sound: {seen}"
         return
-    yield f"{url}: {_number(len(examination.broken), 'invariant')} broken ({seen})"
+    yield f"{url}: {number_of(len(examination.broken), 'invariant')} broken ({seen})"
     for invariant, broken in examination.broken.items():
         yield ""
         yield f"{invariant} ({invariant.name}, {broken.number:,})"
@@ -65,7 +65,3 @@ def _lines(url: str, examination: Examination, seconds: float) -> Iterator[str]:
             yield f"  and {broken.number - len(shown):,} more"
     yield ""
     yield "docs/operations.md says of each what it means and what to do."
-
-
-def _number(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -13,15 +13,17 @@ _BETWEEN: Final = 0.2
 class ProgressLine:
     """How far it has come, in one line on a terminal; nothing anywhere else."""
 
-    def __init__(self, done: str = "read", what: str = "jobs") -> None:
+    def __init__(self, done: str = "read", what: str = "job") -> None:
+        """`what`: one of those that are counted."""
         self._is_seen = sys.stderr.isatty()
         self._next = time.monotonic() + _BETWEEN
-        self._words = f"{what} {done}"
+        self._what = what
+        self._done = done
 
     def __call__(self, number: int) -> None:
         if self._is_seen and (now := time.monotonic()) >= self._next:
             self._next = now + _BETWEEN
-            self._write(f"{number:,} {self._words} …")
+            self._write(f"{number_of(number, self._what)} {self._done} …")
 
     def clear(self) -> None:
         if self._is_seen:
@@ -30,6 +32,11 @@ class ProgressLine:
     def _write(self, text: str) -> None:
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
+
+
+def number_of(number: int, what: str) -> str:
+    """`1 job`, `1,000 jobs`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

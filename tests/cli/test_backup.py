@@ -84,6 +84,7 @@ def test_what_was_backed_up_is_restored_into_any_empty_store(url: str, file: Pat
     ran = run("backup", file, JOBWIRE_STORE=url)
     assert ran.exit_code == 0, ran.output
     assert "jobs                     5               5\n" in ran.output
+    assert "request ids              1\n" in ran.output
     assert file.stat().st_mode & 0o777 == 0o600
     assert [each.name for each in tmp_path.iterdir() if "part" in each.name] == []
     other = f"sqlite:///{tmp_path}/other.db"

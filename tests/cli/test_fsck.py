@@ -169,11 +169,11 @@ class Terminal(io.StringIO):
 
 def test_progress_is_one_line_on_a_terminal_and_nothing_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_BETWEEN", 0)
-    line = "\r\x1b[K1,000 jobs read …\r\x1b[K2,000 jobs read …\r\x1b[K"
+    line = "\r\x1b[K1 job read …\r\x1b[K2,000 jobs read …\r\x1b[K"
     for stream, shown in ((Terminal(), line), (io.StringIO(), "")):
         monkeypatch.setattr(sys, "stderr", stream)
         told = progress.ProgressLine()
-        told(1000)
+        told(1)
         told(2000)
         told.clear()
         assert stream.getvalue() == shown

@@ -126,7 +126,7 @@ class Copied:
     def checked(self) -> Copied:
         """Itself. Raises StoreUnavailable when the target does not hold what was read."""
         if not self.is_equal:
-            raise StoreUnavailable(f"{self.read.jobs} jobs were read, and {self.counted.jobs} arrived")
+            raise StoreUnavailable(f"of {self.read.jobs:,} jobs that were read {self.counted.jobs:,} arrived")
         return self
 
     def missed(self, error: Unreadable) -> None:
