@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.valkey_process import Keyspace, ValkeyProcess, redis_binary, running, valkey_binary
+from tests.valkey_topologies import is_ok, until
 
 ENGINES = ("memory", "sqlite", "valkey", "redis")
 """Every engine that a store can stand on. Whoever parametrizes `engine` with some of them may ask for `keyspace`."""
@@ -43,8 +44,15 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    """One Valkey for all tests that leave it alive; those that kill one start their own (`valkey_process.running`)."""
-    with _shared(valkey_binary(), "valkey", tmp_path_factory) as server:
+    """One Valkey for all tests that leave it alive; those that kill one start their own (`valkey_process.running`).
+
+    It is a Cluster of one node, which refuses a script that touches a key of another slot: so the whole contract holds
+    on a Cluster, and what a single engine does Redis shows.
+    """
+    with _shared(valkey_binary(), "valkey", tmp_path_factory, cluster=True) as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        until(lambda: is_ok(server), "it serves its slots")
         yield server
 
 
@@ -56,10 +64,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyPro
 
 
 @contextmanager
-def _shared(binary: Path | None, engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+def _shared(
+    binary: Path | None, engine: str, tmp_path_factory: pytest.TempPathFactory, *, cluster: bool = False
+) -> Iterator[ValkeyProcess]:
     if binary is None:
         pytest.skip(missing(engine))
-    with running(binary, tmp_path_factory.mktemp(engine)) as server:
+    with running(binary, tmp_path_factory.mktemp(engine), cluster=cluster) as server:
         yield server
 
 

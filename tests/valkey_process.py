@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from redis import Redis
@@ -86,12 +87,31 @@ class ValkeyProcess:
     """
 
     def __init__(
-        self, binary: Path, folder: Path, *, appendfsync: Literal["everysec", "always", "no"] = "everysec"
+        self,
+        binary: Path,
+        folder: Path,
+        *,
+        appendfsync: Literal["everysec", "always", "no"] = "everysec",
+        cluster: bool = False,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        sentinel: str = "",
     ) -> None:
-        """`folder` is its own, and outlives it."""
+        """`folder` is its own, and outlives it. `cluster`: it is a node of one, of which it knows no other yet.
+        `sentinel`: the configuration of one, which is what it is then."""
         self._binary = binary
         self._folder = folder
-        self._appendfsync = appendfsync
+        self.is_in_cluster = cluster
+        self._sentinel = sentinel
+        self._settings = {
+            "protected-mode": "yes",
+            "appendonly": "yes",
+            "appendfsync": appendfsync,
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "repl-diskless-sync-delay": "0",
+            **({"cluster-enabled": "yes", "cluster-node-timeout": "2000"} if cluster else {}),
+            **settings,
+        }
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self.port = 0
@@ -151,7 +171,7 @@ class ValkeyProcess:
     def url_of(self, user: str) -> str:
         """The same for another `name[:password]`."""
         assert self.port, "it has never run"
-        return f"redis://{user}@127.0.0.1:{self.port}/0"
+        return f"redis{'+cluster' if self.is_in_cluster else ''}://{user}@127.0.0.1:{self.port}/0"
 
     @property
     def version(self) -> str:
@@ -188,16 +208,18 @@ class ValkeyProcess:
         arguments = {
             "bind": "127.0.0.1",
             "port": str(port),
-            "protected-mode": "yes",
             "dir": str(self._folder),
             "daemonize": "no",
-            "appendonly": "yes",
-            "appendfsync": self._appendfsync,
-            "save": "",
-            "maxmemory-policy": "noeviction",
             "aclfile": str(_write_rights(self._folder)),
+            **self._settings,
         }
-        server = [str(self._binary), *(word for name, value in arguments.items() for word in (f"--{name}", value))]
+        if self._sentinel:
+            arguments = {"bind": "127.0.0.1", "port": str(port), "dir": str(self._folder)}
+        server = [
+            str(self._binary),
+            *self._as_sentinel(),
+            *(word for name, value in arguments.items() for word in (f"--{name}", value)),
+        ]
         process = self._process = subprocess.Popen(
             # Isolated and without site-packages: it starts sooner.
             [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT_AND_EXEC, str(os.getpid()), *server],
@@ -225,6 +247,15 @@ class ValkeyProcess:
                 raise PortTaken(port) from error
             raise RuntimeError(f"{self._binary} did not start on port {port}, exit code {code}:\n{told}") from error
 
+    def _as_sentinel(self) -> list[str]:
+        """A Sentinel keeps what it learns in its configuration."""
+        if not self._sentinel:
+            return []
+        configuration = self._folder / "sentinel.conf"
+        if not configuration.exists():
+            configuration.write_text(self._sentinel)
+        return [str(configuration), "--sentinel"]
+
     def _read(self, process: subprocess.Popen[str], said: list[str], came_up: SimpleQueue[bool]) -> None:
         """Takes what it says, lest it waits for a reader, until it ends."""
         assert process.stdout is not None
@@ -233,7 +264,7 @@ class ValkeyProcess:
                 said.append(line)
                 log.write(line)
                 log.flush()
-                if "Ready to accept connections" in line:
+                if ("Sentinel ID is" if self._sentinel else "Ready to accept connections") in line:
                     came_up.put(True)
         came_up.put(False)
 
@@ -273,10 +304,15 @@ class Keyspace:
 
 @contextmanager
 def running(
-    binary: Path, folder: Path, *, appendfsync: Literal["everysec", "always", "no"] = "everysec"
+    binary: Path,
+    folder: Path,
+    *,
+    appendfsync: Literal["everysec", "always", "no"] = "everysec",
+    cluster: bool = False,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[ValkeyProcess]:
     """A started server in a folder of its own; killed at the end, whatever happened."""
-    server = ValkeyProcess(binary, folder, appendfsync=appendfsync)
+    server = ValkeyProcess(binary, folder, appendfsync=appendfsync, cluster=cluster, settings=settings)
     server.start()
     try:
         yield server

@@ -43,6 +43,7 @@ from jobwire_server.store.redis.inspection import RedisInspection
 from jobwire_server.store.redis.source import RedisSource
 from jobwire_server.store.redis.store import RedisStore
 from jobwire_server.store.redis.target import RedisTarget
+from jobwire_server.store.redis.topology import SCHEMES
 from jobwire_server.store.sqlite import backup as sqlite_backup
 from jobwire_server.store.sqlite.inspection import SqliteInspection
 from jobwire_server.store.sqlite.source import SqliteSource
@@ -63,7 +64,10 @@ FromRedis = TypeVar("FromRedis")
 _COUNTED = 1001
 _MORE_THAN_A_FILE = "on Redis or Valkey several processes share the work, as docs/operations.md says"
 _MORE_PROCESSES = "start more of them on the same store, or give this one a higher --processes"
-_STORES = "sqlite:///FILE (four slashes for an absolute path), redis://HOST:PORT, rediss://HOST:PORT and memory://"
+_STORES = (
+    "sqlite:///FILE (four slashes for an absolute path), redis://HOST:PORT, redis+sentinel://HOST:PORT,…/SERVICE,"
+    " redis+cluster://HOST:PORT,…, the same with rediss, and memory://"
+)
 
 
 class App:
@@ -310,13 +314,13 @@ def _named(
                 "--store: a sqlite URL is sqlite:///FILE, four slashes for an absolute path, and nothing more:"
                 " no options, none of ?, # and % in the name; memory:// keeps nothing"
             )
-        case "redis" | "rediss":
+        case "auto" if not separator:
+            raise ConfigError("--store: `jobwire serve` alone decides what auto is, and says so; name the store here")
+        case _ if scheme in SCHEMES:
             try:
                 return in_redis(url)
             except CannotOpen as error:
                 raise ConfigError(f"--store: {error}") from error
-        case "redis+sentinel" | "redis+cluster" | "auto":
-            raise ConfigError(f"--store: {scheme} is not built yet; there are {_STORES}")
     # Not the URL itself: it may carry a password.
     what = f"{scheme} is no store of jobwire's" if separator else "that is no URL"
     raise ConfigError(f"--store: {what}; there are {_STORES}")

@@ -178,13 +178,18 @@ def serve(
     \b
     jobwire serve
     jobwire serve --store redis://127.0.0.1:6379/0 --listen 127.0.0.1:7272 --processes 4
+
+    --store auto takes the Redis of JOBWIRE_REDIS_URL, else redis://127.0.0.1:6379/0, if it answers within a second, and
+    else the file; it says which.
     """
     logs.configure(log_level, log_format=log_format, several=processes > 1)
     if shown := shown_password("store"):
         log.warning(shown)
+    from jobwire_server.choice import chosen  # the engines' own libraries, which no other command needs
+
     try:
         config = Config(
-            store=store,
+            store=chosen(store),
             listen=listen,
             http=http,
             processes=processes,

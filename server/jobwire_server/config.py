@@ -50,7 +50,7 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.drain_timeout <= 3600:  # nan as well
             raise ConfigError(f"--drain-timeout {self.drain_timeout}: expected seconds, 0 to 3600")
-        if self.processes > 1 and not self.store.startswith(("redis:", "rediss:")):
+        if self.processes > 1 and not self.store.startswith("redis"):
             raise ConfigError(
                 f"--processes {self.processes}: a SQLite file belongs to one process; several share a Redis or Valkey"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
@@ -18,8 +17,9 @@ STORE: Final = click.option(
     show_envvar=True,
     metavar="URL",
     help="Where jobs are kept: sqlite:///FILE (four slashes for an absolute path), redis://[user:password@]HOST:PORT/DB"
-    " or rediss://…, Redis 7.0 or Valkey 7.2 at least, or memory:// to keep nothing. A password belongs into"
-    " JOBWIRE_STORE: everybody on this machine can read a command line.",
+    " or rediss://…, Redis 7.0 or Valkey 7.2 at least, redis+sentinel://HOST:PORT,…/SERVICE, redis+cluster://HOST:PORT,…"
+    " or memory:// to keep nothing. A password belongs into JOBWIRE_STORE: everybody on this machine can read a command"
+    " line.",
 )
 
 OUTPUT: Final = click.option(
@@ -33,6 +33,8 @@ def shown_password(*names: str) -> str:
     for name in names:
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         option = next(param for param in context.command.params if param.name == name)
-        if given and urlsplit(str(context.params[name])).password:
+        url = str(context.params[name])
+        user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        if given and (":" in user or "sentinel_password=" in url):
             return f"the password in {option.opts[0]} can be read by everybody on this machine: use {option.envvar}"
     return ""

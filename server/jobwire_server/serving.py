@@ -118,6 +118,7 @@ def _greeting(address: str, http: str | None, config: Config, info: StoreInfo) -
     promise = {
         "fsynced": "an OK means it is on the disk",
         "everysec": "on the disk within a second or two of an OK",
+        "replicated": "an OK means that replicas have it too",
         "none": "not kept on any disk",
     }
     lines = [

@@ -191,8 +191,15 @@ def test_toml_that_cannot_be_is_refused_with_its_file(jobwire: Shell, tmp_path: 
     assert says in ran.err
 
 
-def test_config_show_masks_passwords(jobwire: Shell) -> None:
-    for output in ("text", "json"):
-        ran = jobwire("config", "show", "--output", output, JOBWIRE_STORE="redis://ann:hunter2@127.0.0.1/0")
-        assert "redis://ann:***@127.0.0.1/0" in ran.out
-        assert "hunter2" not in ran.out
+@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ann:{}@127.0.0.1/0",
+        "redis+sentinel://ann:{}@a:1,b:2/jobs?sentinel_username=bob&sentinel_password={}&prefix=x",
+    ],
+)
+def test_config_show_masks_passwords(jobwire: Shell, output: str, url: str) -> None:
+    ran = jobwire("config", "show", "--output", output, JOBWIRE_STORE=url.format("hunter2", "hunter2"))
+    assert url.format("***", "***") in ran.out
+    assert "hunter2" not in ran.out

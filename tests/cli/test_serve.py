@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import pytest
 from click.testing import CliRunner
 from tests.server_process import serving
+from tests.valkey_process import Keyspace
 
 from jobwire_server.app import open_store
 from jobwire_server.cli import main
@@ -33,6 +34,9 @@ from jobwire_server.service.principals import Principal, Principals, Role
         ("redis://:secret@host:port", "port"),
         ("redis://host?pool=many", "unknown in the store URL: pool"),
         ("memory://a", "memory is no store"),
+        ("auto", "name the store here"),
+        ("redis+sentinel://host", "what the Sentinels call the service"),
+        ("redis://host,other", "need redis.sentinel:// or redis.cluster://"),
     ],
 )
 def test_a_store_url_that_would_be_misread_is_refused_and_never_repeated(url: str, says: str) -> None:
@@ -167,3 +171,47 @@ def test_a_file_of_tokens_that_will_not_do_is_said_once(tmp_path: Path, processe
     ran = CliRunner().invoke(main, ["serve", *options, "--tokens", str(tmp_path / "none.toml")])
     assert ran.exit_code == 2
     assert ran.stderr == f"jobwire: --tokens: {tmp_path}/none.toml: No such file or directory\n"
+
+
+# --- auto ---------------------------------------------------------------------------------------------------
+
+
+def warned(log: Path) -> list[str]:
+    return [line for line in log.read_text().splitlines() if "WARNING" in line]
+
+
+def test_auto_is_the_file_where_no_redis_answers_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBWIRE_REDIS_URL", "redis://:hunter2@127.0.0.1:1")
+    monkeypatch.chdir(tmp_path)
+    with serving("auto", tmp_path / "server.log") as server:
+        assert f"sqlite:///{tmp_path}/jobwire.db" in server.rest_of_greeting()
+    (line,) = warned(tmp_path / "server.log")
+    assert "redis://:***@127.0.0.1:1 does not answer" in line
+    assert "jobs are kept in sqlite:///jobwire.db" in line
+
+
+@pytest.mark.parametrize("engine", ["valkey"])
+def test_auto_is_the_redis_that_answers_and_tells_of_the_file_that_is_not_seen(
+    keyspace: Keyspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBWIRE_REDIS_URL", keyspace.url)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobwire.db").touch()
+    with serving("auto", tmp_path / "server.log") as server:
+        assert f":{keyspace.server.port}" in server.rest_of_greeting()
+    which, other = warned(tmp_path / "server.log")
+    assert f":{keyspace.server.port}" in which
+    assert "jobwire.db is here as well" in other
+
+
+@pytest.mark.parametrize("engine", ["valkey"])
+def test_auto_does_not_look_elsewhere_where_redis_refuses(
+    keyspace: Keyspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong password is no outage: with a file of its own, this server would part from the others."""
+    monkeypatch.setenv("JOBWIRE_REDIS_URL", keyspace.url_of("nobody:hunter2"))
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(main, ["serve", "--store", "auto", "--listen", "127.0.0.1:0"])
+    assert ran.exit_code == 1
+    assert "cannot open" in ran.stderr
+    assert not (tmp_path / "jobwire.db").exists()

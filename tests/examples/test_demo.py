@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.valkey_process import Keyspace
+from tests.valkey_process import ValkeyProcess, valkey_binary
+from tests.valkey_process import running as engine_running
 
 from jobwire_client import Client, Unavailable
 
@@ -76,21 +77,32 @@ def running(repository: Path, folder: Path, *arguments: str) -> Iterator[Demo]:
         process.communicate()
 
 
+@pytest.fixture
+def alone(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess | None]:
+    """An engine that is no Cluster; None for SQLite."""
+    binary = valkey_binary() if engine == "valkey" else None
+    if binary is None:
+        yield None
+        return
+    with engine_running(binary, tmp_path_factory.mktemp("engine")) as started:
+        yield started
+
+
 @pytest.mark.parametrize("engine", ["sqlite", "valkey"])
 def test_it_shows_that_nothing_is_lost_and_leaves_nothing_behind(
-    engine: str, keyspace: Keyspace | None, repository: Path, tmp_path: Path
+    alone: ValkeyProcess | None, repository: Path, tmp_path: Path
 ) -> None:
-    store = ("--store", keyspace.url) if keyspace else ()
+    store = ("--store", alone.url) if alone else ()
     with running(repository, tmp_path, *store) as demo:
         code, said = demo.end()
     assert code == 0, said
     assert "All 1000 jobs have ended as they should" in said
     assert "None was lost, none was completed twice." in said
     assert "2 workers killed, 2 redeployed while they were at work" in said
-    assert said.count("A server at") == (2 if keyspace else 1)
+    assert said.count("A server at") == (2 if alone else 1)
     assert list(tmp_path.iterdir()) == []
-    if keyspace:
-        with keyspace.server.client() as client:
+    if alone:
+        with alone.client() as client:
             assert client.keys() == []
 
 
@@ -150,10 +162,17 @@ def test_a_file_that_is_there_is_not_touched(repository: Path, tmp_path: Path) -
     assert file.read_text() == "somebody's"
 
 
-def test_an_engine_that_does_not_answer_is_said_so(repository: Path, tmp_path: Path) -> None:
-    with running(repository, tmp_path, "--store", "redis://127.0.0.1:1") as demo:
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://127.0.0.1:1", "connecting to 127.0.0.1:1"),
+        ("redis+cluster://127.0.0.1:1", "name the primary"),
+    ],
+)
+def test_an_engine_that_will_not_do_is_said_so(repository: Path, tmp_path: Path, url: str, says: str) -> None:
+    with running(repository, tmp_path, "--store", url) as demo:
         code, said = demo.end()
-    assert (code, "connecting to 127.0.0.1:1" in said, "Traceback" in said) == (2, True, False)
+    assert (code, says in said, "Traceback" in said) == (2, True, False)
 
 
 def workers_of(folder: Path) -> list[str]:

@@ -23,7 +23,7 @@ BESIDE_SCRIPTS: Final = {
     "a server": "ping select hget info config|get client|setname subscribe",
     "fsck": "scan sscan zscan exists hmget hgetall hvals sismember zcard multi exec",
     "migrate": "strlen",
-    "Sentinel, Cluster, replicas": "role wait asking readonly cluster|slots cluster|shards cluster|nodes",
+    "Sentinel, Cluster, replicas": "role wait cluster|slots",
 }
 """Who runs what, beside what the scripts run."""
 

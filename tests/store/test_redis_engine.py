@@ -16,10 +16,11 @@ from tests.valkey_process import Keyspace
 from jobwire_server.domain import policy
 from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import SECOND, JobState
-from jobwire_server.store.base import CannotOpen, Hints, Store, StoreFull, StoreUnavailable
+from jobwire_server.store.base import CannotOpen, Hints, Store, StoreFull
 from jobwire_server.store.redis import ear, link, topology
 from jobwire_server.store.redis.connection import Connection
 from jobwire_server.store.redis.keys import Keys
+from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.store import OUTAGE_GAP, RedisStore
 from jobwire_server.store.redis.topology import ANSWER_WITHIN
 from jobwire_server.store.redis.wire import Wire
@@ -45,8 +46,7 @@ def configured(keyspace: Keyspace, **settings: object) -> Iterator[None]:
 
 def test_a_write_to_a_connection_that_has_just_ended_is_an_outage_in_uvloop_too(keyspace: Keyspace) -> None:
     async def write() -> None:
-        address = topology.parse(keyspace.url)
-        wire = Wire(address, answer_within=ANSWER_WITHIN)
+        wire = Wire(Route(topology.parse(keyspace.url)), answer_within=ANSWER_WITHIN)
         assert await wire.call("PING") == b"PONG"
         assert wire._connection is not None
         wire._connection._transport.abort()
@@ -134,7 +134,9 @@ async def test_an_engine_that_is_not_there_is_said_with_its_address(monkeypatch:
 @pytest.mark.parametrize(
     "url",
     ["redis://h?prefix={x}", "redis://h?prefix=", "redis://h?pool=1", "redis://h?socket_timeout=1",
-     "redis://h:x", "redis://h/name", "http://h"],
+     "redis://h:x", "redis://h/name", "http://h", "redis://h,i", "redis://h?replicas=x", "redis://h?replicas=10",
+     "redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel://h/name/x", "redis+sentinel://h,[::1/name",
+     "redis+cluster://h/1", "redis+cluster://h/name", "redis+cluster://h?sentinel_password=x"],
 )  # fmt: skip  # a list of words
 def test_a_url_that_cannot_be_is_refused(url: str) -> None:
     with pytest.raises(CannotOpen):
@@ -147,10 +149,23 @@ def test_a_url_that_cannot_be_is_refused(url: str) -> None:
         ("redis://h", "redis://h:6379"),
         ("rediss://u:p@h:1/2?prefix=x&ssl_cert_reqs=none", "rediss://u:***@h:1/2?prefix=x"),
         ("redis://:p%40@[::1]/0", "redis://:***@[::1]:6379/0"),
+        ("redis://u@h?replicas=2", "redis://u@h:6379?replicas=2"),
+        ("redis+sentinel://u:p@h,[::1]:5,i/name/2", "redis+sentinel://u:***@h:26379,[::1]:5,i:26379/name/2"),
+        ("rediss+sentinel://h/name?sentinel_username=s&sentinel_password=p", "rediss+sentinel://h:26379/name"),
+        ("redis+cluster://:p@h:1,i/0?prefix=x", "redis+cluster://:***@h:1,i:6379/0?prefix=x"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
     assert topology.parse(url).masked == masked
+
+
+def test_sentinels_may_ask_for_another_login_than_the_engine() -> None:
+    address = topology.parse("redis+sentinel://u:p%40@h/name/2?sentinel_username=s&sentinel_password=q%2F%40")
+    (sentinel,) = address.nodes
+    engine = address.told(topology.Node("i", 1))
+    assert (engine.host, engine.port, engine.username, engine.password, engine.db) == ("i", 1, "u", "p@", 2)
+    asked = address.told_of_sentinel(sentinel)
+    assert (asked.host, asked.port, asked.username, asked.password, asked.db) == ("h", 26379, "s", "q/@", 0)
 
 
 # --- while it runs ------------------------------------------------------------------------------------------
@@ -171,20 +186,6 @@ async def test_a_full_engine_refuses_creates_and_still_settles(store: Store, key
     assert len(await store.create([new_job("yes")])) == 1
 
 
-async def test_a_replica_that_cannot_write_is_unavailable(
-    store: Store, keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(link, "DEADLINE", 0.1)
-    with keyspace.server.client() as client:
-        client.execute_command("REPLICAOF", "127.0.0.1", "1")
-        try:
-            with pytest.raises(StoreUnavailable):
-                await store.create([new_job("j")])
-        finally:
-            client.execute_command("REPLICAOF", "NO", "ONE")
-    assert len(await store.create([new_job("j")])) == 1
-
-
 async def test_more_than_one_script_takes_are_answered_in_order(store: Store) -> None:
     ids = [f"j{n}" for n in range(1203)]
     created = await store.create([new_job(id) for id in ids])
@@ -202,21 +203,25 @@ async def test_that_a_channel_is_not_heard_is_said_once_however_often_it_is_trie
     keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     again, tries = asyncio.Event(), 0
-    connect = Connection.open
+    connect = Route.open
 
-    async def connect_at_last(connection: Connection, address: topology.Address) -> None:
+    async def connect_at_last(route: Route, connection: Connection) -> None:
         nonlocal tries
         tries += 1
         if tries <= 5:
             raise ConnectionRefusedError("nobody there")
-        await connect(connection, address)
+        await connect(route, connection)
 
     monkeypatch.setattr(ear, "_RECONNECT_AFTER", 0)
     hearing = ear.Ear(
-        topology.parse(keyspace.url), Keys(keyspace.prefix).hints, heard=lambda _: None, again=again.set, what="words"
+        Route(topology.parse(keyspace.url)),
+        Keys(keyspace.prefix).hints,
+        heard=lambda _: None,
+        again=again.set,
+        what="words",
     )
     await hearing.open()
-    monkeypatch.setattr(Connection, "open", connect_at_last)
+    monkeypatch.setattr(Route, "open", connect_at_last)
     with caplog.at_level("INFO"), keyspace.server.client() as client:
         client.client_kill_filter(_type="pubsub")
         async with asyncio.timeout(20):

@@ -208,7 +208,8 @@ async def test_keys_of_others_in_the_same_database_are_nobodys_business(stocked:
         client.set("x", "1")
         client.set(f"{Keys(keyspace.prefix + '2').tag}:job:x", "1")
         found = await findings(keyspace)
-        client.delete("x", f"{Keys(keyspace.prefix + '2').tag}:job:x")
+        client.delete("x")
+        client.delete(f"{Keys(keyspace.prefix + '2').tag}:job:x")
     assert found == []
 
 

@@ -13,12 +13,25 @@ from jobwire_server.domain.guard import Outcome
 from jobwire_server.domain.job import DAY, SECOND, JobError, JobState, RetryPolicy
 from jobwire_server.store.base import Renewal, Store
 from jobwire_server.store.redis.keys import Keys
+from jobwire_server.store.redis.store import RedisStore
 
 
 def size_of_record(keyspace: Keyspace, id: str) -> int:
     with keyspace.server.client() as client:
         size: int = client.strlen(f"{Keys(keyspace.prefix).tag}:job:{id}")
     return size
+
+
+async def test_every_key_bears_the_tag_of_its_prefix(keyspace: Keyspace) -> None:
+    store = RedisStore(keyspace.url)
+    await store.open()  # here, not in a fixture: Valkey, being a Cluster, lets nobody write a key of another tag
+    await store.create([new_job("j", user_id="ann", request_key=b"k")])
+    await claim(store)
+    await store.close()
+    with keyspace.server.client() as client:
+        keys = client.keys()
+    assert len(keys) > 5
+    assert {key.partition(b"}")[0] for key in keys} == {f"{{{keyspace.prefix}:0".encode()}
 
 
 async def test_whatever_may_grow_stands_beside_the_record(store: Store, clock: Clock, keyspace: Keyspace) -> None:

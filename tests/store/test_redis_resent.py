@@ -23,7 +23,9 @@ from jobwire_server.store.base import ClaimOutcome, CreateOutcome, Hints, Store
 from jobwire_server.store.redis import calls, scripts
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.link import Link
+from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.store import RedisStore
+from jobwire_server.store.redis.topology import Node
 
 Answer = TypeVar("Answer")
 
@@ -35,12 +37,20 @@ async def proxy(keyspace: Keyspace) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def lossy(store: Store, proxy: Proxy, keyspace: Keyspace, clock: Clock) -> AsyncIterator[RedisStore]:
+async def lossy(
+    store: Store, proxy: Proxy, keyspace: Keyspace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[RedisStore]:
     """A second server on the same keys, whose answers may get lost; no answer is that a script is unknown."""
+
+    async def find(_: Route) -> Node:
+        host, port = proxy.address.split(":")
+        return Node(host, int(port))
+
+    monkeypatch.setattr(Route, "find", find)
     with keyspace.server.client() as client:
         for path in (Path(scripts.__file__).parent / "lua").glob("*.lua"):
             client.script_load(scripts.script(path.stem).source)
-    lossy = RedisStore(f"redis://{proxy.address}/0?prefix={keyspace.prefix}", clock=clock, outage_gap=None)
+    lossy = RedisStore(keyspace.url, clock=clock, outage_gap=None)
     await lossy.open()
     yield lossy
     await lossy.close()

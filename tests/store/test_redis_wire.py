@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.valkey_process import Keyspace
 
 from jobwire_server.store.redis import topology
+from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.wire import Wire
 
 CERTIFICATE: Final = Path(__file__).parent.parent / "service" / "localhost.pem"
@@ -26,7 +27,7 @@ async def wired(keyspace: Keyspace) -> AsyncIterator[Callable[..., Wire]]:
     wires = []
 
     def wire(url: str = keyspace.url_of("default"), *, answer_within: float = 20.0) -> Wire:
-        wires.append(Wire(topology.parse(url), answer_within=answer_within))
+        wires.append(Wire(Route(topology.parse(url)), answer_within=answer_within))
         return wires[-1]
 
     yield wire
@@ -110,15 +111,16 @@ async def test_all_who_wait_for_a_connection_hear_the_same_when_there_is_none(wi
 
 async def test_a_user_and_a_database_are_those_of_the_url(wired: Callable[..., Wire], keyspace: Keyspace) -> None:
     user = f"somebody-{keyspace.prefix}"
-    at = f"127.0.0.1:{keyspace.server.port}"
+    database = 0 if keyspace.server.is_in_cluster else 3
+    at = f"127.0.0.1:{keyspace.server.port}/{database}"
     with keyspace.server.client() as client:
         client.acl_setuser(user, enabled=True, passwords=["+p@ss/word"], categories=["+@all"], keys=["*"])
         try:
-            wire = wired(f"redis://{user}:p%40ss%2Fword@{at}/3")
+            wire = wired(f"redis://{user}:p%40ss%2Fword@{at}")
             assert await wire.call("ACL", "WHOAMI") == user.encode()
-            assert b" db=3 " in await wire.call("CLIENT", "INFO")
+            assert f" db={database} ".encode() in await wire.call("CLIENT", "INFO")
             with pytest.raises(AuthenticationError):
-                await wired(f"redis://{user}:another@{at}/3").call("PING")
+                await wired(f"redis://{user}:another@{at}").call("PING")
         finally:
             client.acl_deluser(user)
 

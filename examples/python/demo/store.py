@@ -29,7 +29,10 @@ class CannotUse(Exception):
 def own_store(url: str, folder: Path, name: str) -> Iterator[OwnStore]:
     """On Redis: keys that begin with `name`, deleted at the end. On SQLite: a new file, in `folder` unless the URL says
     where. CannotUse when that would touch what is there."""
-    if urlsplit(url).scheme in {"redis", "rediss"}:
+    scheme = urlsplit(url).scheme
+    if "+" in scheme:
+        raise CannotUse(f"{scheme}:// names no engine by itself: name the primary, as redis://HOST:PORT")
+    if scheme in {"redis", "rediss"}:
         server_url, client_url = _with_prefix(url, name)
         with _engine(client_url) as engine:
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -90,11 +91,12 @@ def effective(ctx: click.Context, file: SettingsFile) -> list[Effective]:
 
 
 def masked(value: str) -> str:
-    """A URL without its password; anything else as it is."""
+    """A URL without its passwords; anything else as it is."""
     try:
         password = urlsplit(value).password
     except ValueError:
         return "***"  # no URL to take apart, so nobody can say where the secret in it is
+    value = re.sub(r"(?<=[?&]sentinel_password=)[^&]*", "***", value)
     return value.replace(f":{password}@", ":***@") if password else value
 
 

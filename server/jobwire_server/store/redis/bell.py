@@ -17,7 +17,7 @@ from jobwire_server.domain.worker import Directive
 from jobwire_server.store.base import Hints, WorkerNotice
 from jobwire_server.store.listener import Listener
 from jobwire_server.store.redis.ear import Ear
-from jobwire_server.store.redis.topology import Address
+from jobwire_server.store.redis.route import Route
 
 _KEPT: Final = 10_000
 """Numbers of changes that were told; a message is late by a few."""
@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 class Bell:
     """Tells each change once to every listener of this process."""
 
-    def __init__(self, address: Address, channel: str) -> None:
-        self._ear = Ear(address, channel, heard=self._hear, again=self._forget, what="hints")
+    def __init__(self, route: Route, channel: str) -> None:
+        self._ear = Ear(route, channel, heard=self._hear, again=self._forget, what="hints")
         self._listeners: WeakSet[Listener] = WeakSet()  # weakly: one that nobody iterates any more is gone by itself
         self._told: set[int] = set()
         self._order: deque[int] = deque()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -19,6 +21,7 @@ from jobwire_server.store.base import CannotOpen, StoreUnavailable
 from jobwire_server.store.copying import half_filled
 from jobwire_server.store.redis import keys, topology
 from jobwire_server.store.redis.keys import Keys
+from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.store import OUTAGE_GAP, SCHEMA_VERSION
 from jobwire_server.store.redis.topology import Address
 
@@ -34,8 +37,10 @@ _LOOK_AGAIN: Final = 0.1
 
 def client_of(address: Address, *, writes: bool = False) -> Redis:
     """A client of redis-py, to be closed. What it only reads it may ask for again."""
+    with ThreadPoolExecutor(1) as thread:  # whoever asks may have an event loop of its own
+        node = thread.submit(asyncio.run, Route(address).find()).result()
     return Redis.from_url(
-        address.url,
+        address.url_of(node),
         retry=Retry(NoBackoff(), 0) if writes else Retry(ExponentialBackoff(base=0.1), _RETRIES),
         socket_timeout=topology.ANSWER_WITHIN,
         socket_connect_timeout=topology.ANSWER_WITHIN,
@@ -122,7 +127,9 @@ def is_content(prefix: str, key: bytes) -> bool:
 
 
 _SERVERS: Final = re.compile(
-    "|".join(re.escape(keys._NAMES[name]) for name in ("META", "CALL", "CHANGE", "SWEPT", "WATCHED")).encode()
+    "|".join(
+        re.escape(keys._NAMES[name]) for name in ("META", "AWAITED", "CALL", "CHANGE", "SWEPT", "WATCHED")
+    ).encode()
 )
 
 

@@ -7,33 +7,41 @@ the CPU (measured with hiredis on both sides, 60 to 90 µs more) and an idle ser
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import hiredis
 import redis.asyncio
 from redis.asyncio import SSLConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
+    ClusterDownError,
     ConnectionError,  # noqa: A004  # its name in redis-py
     MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
-from jobwire_server.store.redis.topology import ANSWER_WITHIN, Address
+from jobwire_server.store.redis.topology import ANSWER_WITHIN
 
 _REFUSALS: Final = {
+    "ASK": AskError,
+    "CLUSTERDOWN": ClusterDownError,
     "MASTERDOWN": MasterDownError,
+    "MOVED": MovedError,
     "NOAUTH": AuthenticationError,
     "NOPERM": NoPermissionError,
     "NOSCRIPT": NoScriptError,
     "OOM": OutOfMemoryError,
     "READONLY": ReadOnlyError,
+    "TRYAGAIN": TryAgainError,
     "WRONGPASS": AuthenticationError,
 }
 """First words of a refusal, and what it is called where somebody tells it from others."""
@@ -54,9 +62,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.has_ended = False
 
-    async def open(self, address: Address) -> None:
-        """Raises RedisError or OSError; then nothing is told."""
-        told = address.told()
+    async def open(self, told: redis.asyncio.Connection, *question: Word) -> Any:
+        """To where `told` leads; answers what the engine says to the question. Raises RedisError or OSError; then
+        nothing is told."""
         tls = told.ssl_context.get() if isinstance(told, SSLConnection) else None
         on_reply, on_end = self._on_reply, self._on_end
         replies: asyncio.Queue[Any] = asyncio.Queue()
@@ -65,7 +73,8 @@ class Connection(asyncio.Protocol):
             loop = asyncio.get_running_loop()
             self._transport, _ = await loop.create_connection(lambda: self, told.host, told.port, ssl=tls)
             try:
-                for words in _greeting(told):
+                reply: Any = None
+                for words in filter(None, (*_greeting(told), question)):
                     self.send(*words)
                     reply = await replies.get()
                     if isinstance(reply, Exception) and words is not _NAME:
@@ -74,13 +83,17 @@ class Connection(asyncio.Protocol):
                 self.end(ConnectionError("closed"))
                 raise
         self._on_reply, self._on_end = on_reply, on_end
+        return reply
 
-    def send(self, *words: Word) -> None:
-        """Never waits; what the network does not take is kept until it does. ConnectionError once it has ended."""
+    def send(self, *words: Word, then: Sequence[Word] = ()) -> None:
+        """Never waits; what the network does not take is kept until it does. ConnectionError once it has ended.
+        `then`: another call, right behind it."""
         if self._transport.is_closing():  # `on_end` is on its way, or nobody was there to be told of it
             self.end(ConnectionError("the engine has closed the connection"))
             raise ConnectionError("the engine has closed the connection")
         self._transport.write(hiredis.pack_command(words))  # type: ignore[arg-type]  # its stubs know of one word only
+        if then:
+            self._transport.write(hiredis.pack_command(tuple(then)))  # type: ignore[arg-type]  # the same
 
     def end(self, reason: Exception) -> None:
         """At once; nothing is told after `on_end`."""
@@ -99,6 +112,18 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.end(ConnectionError(str(error or "the engine has closed the connection")))
+
+
+async def ask(told: redis.asyncio.Connection, *question: Word) -> Any:
+    """What whoever is there says to this one question. Raises RedisError or OSError."""
+    connection = Connection(_unheard, _unheard)
+    answer = await connection.open(told, *question)
+    connection.end(ConnectionError("closed"))
+    return answer
+
+
+def _unheard(_: Any) -> None:
+    """Nobody asked."""
 
 
 def _greeting(told: redis.asyncio.Connection) -> Iterator[tuple[Word, ...]]:

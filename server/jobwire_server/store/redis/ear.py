@@ -17,7 +17,7 @@ from redis.exceptions import (
 )
 
 from jobwire_server.store.redis.connection import Connection
-from jobwire_server.store.redis.topology import Address
+from jobwire_server.store.redis.route import Route
 
 _SILENCE: Final = 1.0
 """Seconds without a message after which the connection is asked for a sign of life, and again until it is given up."""
@@ -32,14 +32,14 @@ class Ear:
 
     def __init__(
         self,
-        address: Address,
+        route: Route,
         channel: str,
         *,
         heard: Callable[[bytes], None],
         again: Callable[[], None],
         what: str,
     ) -> None:
-        self._address = address
+        self._route = route
         self._channel = channel
         self._heard = heard
         self._again = again
@@ -60,7 +60,7 @@ class Ear:
 
     async def _subscribe(self) -> _Subscription:
         subscription = _Subscription(self._heard)
-        await subscription.open(self._address, self._channel)
+        await subscription.open(self._route, self._channel)
         return subscription
 
     async def _hear(self) -> None:
@@ -92,9 +92,9 @@ class _Subscription:
         self._ended = asyncio.Event()
         self._reason: Exception = ConnectionError("closed")
 
-    async def open(self, address: Address, channel: str) -> None:
+    async def open(self, route: Route, channel: str) -> None:
         """Returns once the channel is heard. Raises RedisError or OSError."""
-        await self._connection.open(address)
+        await route.open(self._connection)
         try:
             self._connection.send("SUBSCRIBE", channel)
             async with asyncio.timeout(_SILENCE):

@@ -68,6 +68,7 @@ KINDS: Final = {
     "WORKERS": _Kind("set"),
     "WORKER": _Kind("hash", _NAME),
     "CALL": _Kind("string", "[0-9a-f]+", RESENT_WITHIN),
+    "AWAITED": _Kind("string"),
     "CHANGE": _Kind("string"),
     "SWEPT": _Kind("hash"),
     "WATCHED": _Kind("string", lives=WATCHED_FOR),

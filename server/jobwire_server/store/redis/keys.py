@@ -28,6 +28,7 @@ _NAMES: Final = {
     "WORKERS": ":workers",  # set of worker ids
     "WORKER": ":worker:",  # <id>: hash, session, signs of life, returned deliveries, directive, what it says of itself
     "CALL": ":call:",  # <call id>: string, what a call has done, for as long as it may be sent again
+    "AWAITED": ":awaited",  # string: what was written for replicas to confirm, and with it all that came before
     "CHANGE": ":change",  # counter: one up with each script that changed jobs or rang a bell
     "SWEPT": ":swept",  # hash: swept_at, recovered_at; promote, purge: "<server> <when it had done all there was>"
     "HINTS": ":hints",  # channel: "<change> <JSON object>"
@@ -48,6 +49,9 @@ class Keys:
         self.tag: Final = f"{{{prefix}:{partition}}}"
         self.meta: Final = self.tag + _NAMES["META"]
         """What every script is given as KEYS[1]: it routes the call, and carries the tag."""
+        self.never: Final = self.tag + ":never"
+        """No key. In a Cluster it is KEYS[2]: while the slot moves to another node key by key, one that is not there
+        makes the engine refuse the call as a whole, before a script finds in its middle that a key has gone ahead."""
         self.swept: Final = self.tag + _NAMES["SWEPT"]
         self.hints: Final = self.tag + _NAMES["HINTS"]
         self.changes: Final = self.tag + _NAMES["CHANGES"]

@@ -10,12 +10,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     ConnectionError,  # noqa: A004  # its name in redis-py
     MasterDownError,
     NoScriptError,
@@ -24,11 +26,14 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004  # its name in redis-py
+    TryAgainError,
 )
 
 from jobwire_server.store.base import StoreFull, StoreUnavailable
+from jobwire_server.store.redis.connection import Word
+from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.scripts import Answer, Call
-from jobwire_server.store.redis.topology import ANSWER_WITHIN, Address
+from jobwire_server.store.redis.topology import ANSWER_WITHIN
 from jobwire_server.store.redis.wire import Wire
 from jobwire_server.telemetry.metrics import Timed, unmeasured
 
@@ -38,12 +43,15 @@ DEADLINE: Final = 6.0
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.2
 
+_REPLICATED_WITHIN: Final = 1.0
+"""Seconds for replicas to say that they have it, in which nothing else is done on the connection."""
+
 _LOST: Final = (ConnectionError, TimeoutError, OSError)
 """After these nobody knows whether the script ran."""
 
-_REFUSED: Final = (ReadOnlyError, MasterDownError)
-_REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MASTERDOWN", "UNBLOCKED")
-"""First words of an engine that cannot write now; nothing happened."""
+_REFUSED: Final = (AskError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+_REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "UNBLOCKED", "Script attempted to")
+"""First words of an engine that cannot write now, or that has no longer, or not yet, all keys; nothing happened."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,25 +62,29 @@ def new_call_id() -> str:
 
 
 class Link:
-    """The way to the engine. `clock` and `outage_gap` go with every call; see RedisStore."""
+    """The way to the engine. `keys`, `clock` and `outage_gap` go with every call; see RedisStore. So many `replicas`
+    must have a change before it counts as made."""
 
     def __init__(
         self,
-        address: Address,
-        meta: str,
+        route: Route,
+        keys: Sequence[str],
         *,
         clock: Callable[[], int] | None,
         outage_gap: int | None,
         name: str,
+        replicas: int = 0,
         timed: Timed = unmeasured,
     ) -> None:
-        self._wire = Wire(address, answer_within=ANSWER_WITHIN)
-        self._meta = meta
+        self._wire = Wire(route, answer_within=ANSWER_WITHIN)
+        self._keys: tuple[Word, ...] = (len(keys), *keys)
         self._clock = clock
         self._gap = "" if outage_gap is None else str(outage_gap)
         self._name = name
+        self._replicas = replicas
         self._timed = timed
         self._is_lost = False
+        self._refuses_writes = False
 
     async def run(self, call: Call[Any], call_id: str, *, is_repeat: bool = False) -> Answer:
         """What the script answered. Raises StoreUnavailable or StoreFull as store.base has it.
@@ -101,9 +113,9 @@ class Link:
                     raise
                 reason = error
             else:
-                self._found()
+                self._found(call)
                 return answer
-            self._missed(reason)
+            self._missed(reason, call)
             if loop.time() + pause > deadline:
                 raise StoreUnavailable(f"{self._name}: {type(reason).__name__}: {reason}") from reason
             await asyncio.sleep(pause)
@@ -111,15 +123,25 @@ class Link:
 
     async def _evaluate(self, call: Call[Any], call_id: str, arguments: bytes, is_repeat: bool) -> Answer:
         now = "" if self._clock is None else str(self._clock())
-        given = (1, self._meta, now, self._gap, call_id, "1" if is_repeat else "", arguments, call.blob)
+        repeated = "1" if is_repeat else ""
+        given: tuple[Word, ...] = (*self._keys, now, self._gap, call_id, repeated, arguments, call.blob)
+        ask = self._wire.call
+        if self._replicas and call.script.writes:
+            given, ask = (*given, "1"), self._call_replicated
         began = time.perf_counter()
         try:
-            answer = await self._wire.call("EVALSHA", call.script.sha, *given)
+            answer = await ask("EVALSHA", call.script.sha, *given)
         except NoScriptError:  # never seen, or flushed: nothing happened
-            answer = await self._wire.call("EVAL", call.script.source, *given)
+            answer = await ask("EVAL", call.script.source, *given)
         self._timed(call.script.name, time.perf_counter() - began)
         now_text, change, hints, json, blob = answer
         return Answer(int(now_text), int(change or 0), hints, json, blob)
+
+    async def _call_replicated(self, *words: Word) -> Any:
+        answer, replicas = await self._wire.call_replicated(*words, replicas=self._replicas, within=_REPLICATED_WITHIN)
+        if replicas < self._replicas:  # sent again it changes nothing, and waits for what it had changed
+            raise TimeoutError(f"{replicas} of {self._replicas} replicas have it")
+        return answer
 
     async def close(self) -> None:
         await self._wire.close()
@@ -153,12 +175,14 @@ class Link:
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
 
-    def _missed(self, reason: Exception) -> None:
+    def _missed(self, reason: Exception, call: Call[Any]) -> None:
         if not self._is_lost:
             _log.warning("%s does not answer: %s: %s", self._name, type(reason).__name__, reason)
         self._is_lost = True
+        self._refuses_writes |= call.script.writes
 
-    def _found(self) -> None:
-        if self._is_lost:
+    def _found(self, call: Call[Any]) -> None:
+        """Who refuses writes alone, as without its replicas, still answers what only reads."""
+        if self._is_lost and (call.script.writes or not self._refuses_writes):
             _log.info("%s answers again", self._name)
-        self._is_lost = False
+            self._is_lost = self._refuses_writes = False

@@ -6,12 +6,13 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobwire_server.store.base import CannotOpen
+from jobwire_server.store.base import CannotOpen, StoreUnavailable
 from jobwire_server.store.copying import half_filled
 from jobwire_server.store.parts import to_json
 from jobwire_server.store.redis import keys
 from jobwire_server.store.redis.link import Link, new_call_id
 from jobwire_server.store.redis.scripts import Answer, Call, commands, script
+from jobwire_server.store.redis.topology import Topology
 
 _OLDEST: Final = {"Redis": (7, 0), "Valkey": (7, 2)}
 
@@ -32,8 +33,27 @@ class Engine:
     """When the store in it came into being."""
 
 
-async def look_at(link: Link, name: str, schema_version: int) -> Engine:
-    """Makes the store when there is none. Raises CannotOpen, with that name, for what will not do."""
+async def check_kind(link: Link, name: str, topology: Topology) -> None:
+    """Raises CannotOpen, with that name, where the URL should say otherwise what the engine is."""
+    try:
+        info = await link.engine_info()
+    except StoreUnavailable:  # it may answer in a moment, and whoever calls next waits for that
+        return
+    mode = info.get("server_mode") or info.get("redis_mode")  # as Valkey has it, and Redis
+    if mode == "sentinel":
+        raise CannotOpen(f"{name} is a Sentinel: redis+sentinel://HOST:PORT/SERVICE names it as one")
+    if mode == "cluster" and topology is not Topology.CLUSTER:
+        raise CannotOpen(f"{name} is a node of a cluster: redis+cluster://HOST:PORT finds the one that has the keys")
+    if info.get("role") == "slave" and topology is Topology.STANDALONE:
+        raise CannotOpen(
+            f"{name} is a replica of {info.get('master_host')}:{info.get('master_port')}, and cannot be written: name"
+            " the primary, or its Sentinels as redis+sentinel://HOST:PORT/SERVICE"
+        )
+
+
+async def look_at(link: Link, name: str, schema_version: int, replicas: int) -> Engine:
+    """Makes the store when there is none, on so many replicas too. Raises CannotOpen, with that name, for what will
+    not do."""
     wanted = [str(schema_version), str(keys.PARTITIONS), *commands()]
     call: Call[list[Any]] = Call(script("open"), to_json(wanted), Answer.content)
     schema, *others = call.read(await link.run(call, new_call_id()))
@@ -61,7 +81,8 @@ async def look_at(link: Link, name: str, schema_version: int) -> Engine:
             f"{name} evicts keys when its memory is full (maxmemory-policy {policy}), which would "
             "lose jobs: set maxmemory-policy to noeviction"
         )
-    return Engine(engine, await _durability(link, info), int(create_time or 0))
+    durability = "replicated" if replicas else await _durability(link, info)
+    return Engine(engine, durability, int(create_time or 0))
 
 
 def _engine(info: dict[str, str]) -> str:

@@ -93,6 +93,7 @@ class Script:
     name: str
     source: str
     sha: str
+    writes: bool
 
 
 @cache
@@ -103,7 +104,8 @@ def script(name: str) -> Script:
     whole = _INCLUDE.sub(lambda found: "".join(map(_library, found[1].split())), body)
     words = {*_WORD.findall(whole)}
     source = f"{flags}\n{''.join(said for name, said in _OURS.items() if name in words)}{whole}"
-    return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+    sha = sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(name, source, sha, writes="no-writes" not in flags)
 
 
 def script_names() -> list[str]:

@@ -42,6 +42,7 @@ from jobwire_server.store.redis.bell import Bell
 from jobwire_server.store.redis.codec import UNREADABLE
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.link import Link, new_call_id
+from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.scripts import Call, Unreadable, script_names
 from jobwire_server.store.redis.telling import Telling
 from jobwire_server.telemetry.metrics import Timed, unmeasured
@@ -75,6 +76,7 @@ class RedisStore:
         self._keys = Keys(self._address.prefix)
         self._clock = clock
         self._outage_gap = outage_gap
+        self._route: Route | None = None
         self._link: Link | None = None
         self._bell: Bell | None = None
         self._telling: Telling | None = None
@@ -93,27 +95,32 @@ class RedisStore:
 
     async def open(self) -> None:
         name = self._address.masked
+        route = Route(self._address)
+        is_cluster = self._address.topology is topology.Topology.CLUSTER
         link = Link(
-            self._address,
-            self._keys.meta,
+            route,
+            [self._keys.meta, self._keys.never] if is_cluster else [self._keys.meta],
             clock=self._clock,
             outage_gap=self._outage_gap,
             name=name,
+            replicas=self._address.replicas,
             timed=self.timed,
         )
-        bell = Bell(self._address, self._keys.hints)
+        bell = Bell(route, self._keys.hints)
         try:
-            self._engine = await opening.look_at(link, name, SCHEMA_VERSION)
+            await opening.check_kind(link, name, self._address.topology)
+            self._engine = await opening.look_at(link, name, SCHEMA_VERSION, self._address.replicas)
             await bell.open()
         except BaseException as error:
             await bell.close()
             await link.close()
+            await route.close()
             if isinstance(error, StoreUnavailable):  # it names the engine itself
                 raise CannotOpen(f"cannot open {error}") from error
             if isinstance(error, RedisError | OSError):
                 raise CannotOpen(f"cannot open {name}: {error}") from error
             raise
-        self._link, self._bell = link, bell
+        self._link, self._bell, self._route = link, bell, route
 
     async def close(self) -> None:
         link, bell = self._link, self._bell
@@ -125,6 +132,8 @@ class RedisStore:
             await bell.close()
         if link is not None:
             await link.close()
+        if self._route is not None:
+            await self._route.close()
 
     # --- the verbs ------------------------------------------------------------------------------------------
 
@@ -262,7 +271,9 @@ class RedisStore:
         return self._bell.listen()
 
     async def watch(self, hear: Callable[[Changes], None]) -> None:
-        telling = Telling(self._address, self._keys.changes, send=self._run, hear=hear)
+        if self._route is None:
+            raise StoreUnavailable("the store is not open")
+        telling = Telling(self._route, self._keys.changes, send=self._run, hear=hear)
         try:
             await telling.open()
         except (RedisError, OSError) as error:

@@ -17,8 +17,8 @@ from jobwire_server.store.changes import Born, Changes, Gone
 from jobwire_server.store.parts import to_json
 from jobwire_server.store.redis.ear import Ear
 from jobwire_server.store.redis.link import DEADLINE, new_call_id
+from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.scripts import Call, Jobs, Unreadable, script
-from jobwire_server.store.redis.topology import Address
 
 T = TypeVar("T")
 
@@ -37,8 +37,8 @@ class Send(Protocol):
 class Telling:
     """Tells `hear` of each change, whichever server made it, and of each gap."""
 
-    def __init__(self, address: Address, channel: str, *, send: Send, hear: Callable[[Changes], None]) -> None:
-        self._ear = Ear(address, channel, heard=self._heard, again=self._miss, what="changes")
+    def __init__(self, route: Route, channel: str, *, send: Send, hear: Callable[[Changes], None]) -> None:
+        self._ear = Ear(route, channel, heard=self._heard, again=self._miss, what="changes")
         self._send = send
         self._hear = hear
         self._last: int | None = None

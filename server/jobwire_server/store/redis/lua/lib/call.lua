@@ -2,6 +2,12 @@
 local ARGS = cjson.decode(ARGV[5])
 local CALL_ID, IS_REPEAT, BLOB = ARGV[3], ARGV[4] == '1', ARGV[6]
 
+-- Where replicas must have it: WAIT is about what its connection wrote last, and what this call finds done another may
+-- have written. Behind a write of its own, no call is acknowledged on the strength of what could still be lost.
+if ARGV[7] then
+    redis.call('SET', TAG .. AWAITED, CALL_ID)
+end
+
 -- tostring would round to 14 digits, and microseconds have 16.
 local function text_once(number)
     assert(number > -2 ^ 53 and number < 2 ^ 53, 'damaged') -- before anything is written; nan and inf too
