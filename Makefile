@@ -26,7 +26,7 @@ TYPESCRIPT_PLUGINS := $(PLUGINS)/typescript-$(firstword $(shell echo '$(TYPESCRI
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two set-ups in one environment would break it, and the last line of `make test` is pytest's
-.PHONY: help run demo example bench bench-quick bench-peers bench-languages test browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate lock clean
+.PHONY: help run demo example bench bench-quick bench-peers bench-languages test soak browser screenshots quick verify format fix lint types layers protos generated-check dockerfile generate lock clean
 
 help:
 	@awk -F ':.*## ' '/^##: / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test: WORKERS = $(shell $(BIN)/python -c 'import os; print(min((os.cpu_count() o
 test: $(VENV)/.ready-dev  ## the whole suite, on every core; a part of it: make test ARGS='-k lease'
 	@$(if $(ARGS),,$(BIN)/python -m tests.polyglot.languages)
 	@exec $(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(WORKERS) --dist worksteal)
+
+soak: $(VENV)/.ready-dev  ## faults and tapes by other dice each time, until MINUTES=60 are over
+	@exec $(BIN)/python -m tests.soak $(if $(MINUTES),--minutes '$(MINUTES)')
 
 # The browser of the tests in tests/web/browser/. Where it cannot be had they are skipped, by name.
 browser:  ## Chromium, for the tests of the dashboard: Debian's, when root; else says what to install
