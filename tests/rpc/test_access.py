@@ -28,6 +28,7 @@ from jobwire.v1.queue_pb2 import Queue
 from jobwire_server.app import App
 from jobwire_server.config import Config
 from jobwire_server.domain.limits import Limits
+from jobwire_server.rpc import interceptors
 from jobwire_server.rpc.access import ROLES, Access
 from jobwire_server.rpc.server import Server
 from jobwire_server.service.principals import Principals, Role, entry
@@ -74,6 +75,12 @@ async def wire(tokens: Path) -> AsyncIterator[Wire]:
 def give_admin(tokens: Path, text: str) -> None:
     """That token, and nobody else any."""
     tokens.write_text(entry("the-admin", [Role.ADMIN], text))
+
+
+def take_from_worker(tokens: Path, *, token: bool) -> None:
+    """Its token, or only its role."""
+    shown = "another" if token else "of-worker"
+    tokens.write_text(entry("the-worker", [Role.VIEWER], shown) + entry("the-admin", [Role.ADMIN], "of-admin"))
 
 
 async def ask(channel: Any, path: str, raw: bytes, metadata: Sequence[tuple[str, str]] = ()) -> aio.AioRpcError | None:
@@ -163,6 +170,22 @@ async def test_a_token_of_the_file_as_it_is_now_is_what_counts(wire: Wire, token
     assert reason(await failure(wire.jobs.GetJob(request, metadata=token(Role.ADMIN)))) == "UNAUTHENTICATED"
     renewed = (("authorization", "Bearer another"),)
     assert reason(await failure(wire.jobs.GetJob(request, metadata=renewed))) == "JOB_NOT_FOUND"
+
+
+@pytest.mark.parametrize("said", ["UNAUTHENTICATED", "PERMISSION_DENIED"])
+async def test_a_stream_ends_when_its_caller_may_have_it_no_more(
+    wire: Wire, tokens: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(interceptors, "LET_IN_FOR", 0.05)
+    worker, admin = await opened(wire, "w", token(Role.WORKER)), await opened(wire, "v", token(Role.ADMIN))
+    take_from_worker(tokens, token=said == "UNAUTHENTICATED")
+    assert reason(await failure_of(worker)) == said
+    await wire.jobs.CreateJob(api.CreateJobRequest(job=Job(id="j")), metadata=token(Role.ADMIN))
+    async for message in admin:
+        if message.HasField("jobs"):
+            break
+    assert [each.job.id for each in message.jobs.assignments] == ["j"]
+    admin.cancel()
 
 
 async def test_request_ids_of_two_principals_never_meet(wire: Wire) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -36,6 +37,9 @@ T = TypeVar("T")
 
 CALL_RETRY: Final = 100_000
 """Microseconds after which a call that met a full server may find room."""
+
+LET_IN_FOR: Final = 5.0
+"""Seconds after which a stream is asked anew whether its caller may have it; that costs as much as a call does."""
 
 _LEVELS: Final = {
     StatusCode.INTERNAL: logging.ERROR,
@@ -198,7 +202,8 @@ class Gate:
         began, code = method.meter.begin(), StatusCode.OK
         try:
             self._let_in(method, listener)
-            await method.built()(_parsed(method, raw, codec), listener)
+            async with self._while_let_in(method, listener):
+                await method.built()(_parsed(method, raw, codec), listener)
         except (asyncio.CancelledError, aio.AbortError):
             code = StatusCode.CANCELLED
             raise
@@ -248,6 +253,36 @@ class Gate:
         """Before anything of what the caller has sent is looked at. A call has a context of its own."""
         if self._access is not None:
             principal_name.set(self._access.admit(method.path, caller).name)
+
+    @asynccontextmanager
+    async def _while_let_in(self, method: Method, caller: Caller) -> AsyncIterator[None]:
+        """Ends what is done within, with the refusal, once the caller would be let in no more."""
+        if self._access is None:
+            yield
+            return
+        access, doing = self._access, asyncio.current_task()
+        assert doing is not None
+        refused: JobwireError | None = None
+
+        async def look() -> None:
+            nonlocal refused
+            while refused is None:
+                await asyncio.sleep(LET_IN_FOR)
+                try:
+                    access.admit(method.path, caller)
+                except JobwireError as error:
+                    refused = error
+            doing.cancel()
+
+        looking = asyncio.create_task(look())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if refused is None or doing.uncancel():
+                raise  # the caller itself, or the server's end
+            raise refused from None
+        finally:
+            looking.cancel()
 
     def _admit(self, weight: int) -> None:
         if self._closing:
