@@ -110,7 +110,7 @@ PLANTS: dict[Invariant, list[tuple[str, str]]] = {
     Invariant.TALLY: [
         ("UPDATE queue SET completed = 0", "default: completed 0, there are 1"),
         ("UPDATE mark SET created = 6", "default: created 5, at a mark 6"),
-        ("UPDATE queue SET retried = -1", "default: retried -1, at a mark 0"),
+        ("UPDATE queue SET retried = -1", "default: retried -1, at a mark "),
         ("UPDATE mark SET queue = 'x'", "x: marks of no queue"),
     ],
     Invariant.HOLDER: [("DELETE FROM worker", "held: w")],
