@@ -37,15 +37,17 @@ from jobwire_server.service.words import words
 from jobwire_server.service.workers import WorkerService
 from jobwire_server.store.base import CannotOpen
 from jobwire_server.store.copying import Copied, Source, Target, copy
-from jobwire_server.store.examination import Inspection, Progress
+from jobwire_server.store.examination import Inspection, Progress, Repair
 from jobwire_server.store.measured import measured, step_timer
 from jobwire_server.store.redis.inspection import RedisInspection
+from jobwire_server.store.redis.repair import RedisRepair
 from jobwire_server.store.redis.source import RedisSource
 from jobwire_server.store.redis.store import RedisStore
 from jobwire_server.store.redis.target import RedisTarget
 from jobwire_server.store.redis.topology import SCHEMES
 from jobwire_server.store.sqlite import backup as sqlite_backup
 from jobwire_server.store.sqlite.inspection import SqliteInspection
+from jobwire_server.store.sqlite.repair import SqliteRepair
 from jobwire_server.store.sqlite.source import SqliteSource
 from jobwire_server.store.sqlite.store import SqliteStore
 from jobwire_server.store.sqlite.target import SqliteTarget
@@ -228,13 +230,18 @@ def open_store(url: str) -> SqliteStore | RedisStore:
 
 def inspection_of(url: str) -> Inspection:
     """What reads the store a URL names as it stands, at work or not. Raises ConfigError."""
-    return _named(url, _inspection_of_file, RedisInspection)
+    return _named(url, lambda path: SqliteInspection(_seen_from_outside(path)), RedisInspection)
 
 
-def _inspection_of_file(path: str | None) -> SqliteInspection:
+def repair_of(url: str) -> Repair:
+    """What mends the store a URL names, as far as that is safe. Raises ConfigError."""
+    return _named(url, lambda path: SqliteRepair(_seen_from_outside(path)), RedisRepair)
+
+
+def _seen_from_outside(path: str | None) -> str:
     if path is None:
         raise ConfigError("--store: what memory:// keeps is seen by its own server only")
-    return SqliteInspection(path)
+    return path
 
 
 def source_of(url: str, *, at_rest: bool) -> Source:

@@ -319,35 +319,47 @@ def health(address: str, *, tls: bool, ca: Path | None, cert: Path | None, key: 
 @main.command()
 @STORE
 @OUTPUT
-def fsck(store: str, output: str) -> None:
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Mend what follows from the jobs themselves: where they stand, what is counted, what is listed.",
+)
+def fsck(store: str, output: str, *, repair: bool) -> None:
     """Read a whole store and name what is broken.
 
     That is everything in it that cannot be: every broken invariant. It never writes, and servers may be at work on the
     store. Exit code: 0 when nothing is broken, 1 when something is, 2 for a wrong option, 3 when the store cannot be
-    read.
+    read, or not be written for --repair.
+
+    With --repair it mends what it can derive from the jobs' own records, which it never changes, then reads the store
+    again: what was mended and what is left is said of each, and the exit code speaks of what is left. On Redis and
+    Valkey servers may go on; on SQLite stop the server first. Keep a copy of the store before you repair it.
 
     \b
     jobwire fsck --store sqlite:////data/jobs.db
+    jobwire fsck --store sqlite:////data/jobs.db --repair
     """
     if shown := shown_password("store"):
         click.echo(f"jobwire: {shown}", err=True)
     try:
-        sys.exit(_fsck(store, as_json=output == "json"))
+        sys.exit(_fsck(store, repairs=repair, as_json=output == "json"))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)  # click's own is 1, which would say that something is broken
 
 
-def _fsck(store: str, *, as_json: bool) -> int:
-    """Examines, tells, and answers the exit code."""
+def _fsck(store: str, *, repairs: bool, as_json: bool) -> int:
+    """Examines, mends if asked to, tells, and answers the exit code."""
     from jobwire_server import fsck
-    from jobwire_server.app import inspection_of
+    from jobwire_server.app import inspection_of, repair_of
     from jobwire_server.store.base import CannotOpen, StoreUnavailable
 
     progress = ProgressLine()
     began = time.monotonic()
     try:
         inspection = inspection_of(store)
-        examination = inspection.run(progress)
+        examination, mended = inspection.run(progress), None
+        if repairs:
+            examination, mended = fsck.repaired(inspection, repair_of(store), examination, progress)
     except ConfigError as error:
         click.echo(f"jobwire: {error}", err=True)
         return EXIT_USAGE
@@ -357,7 +369,7 @@ def _fsck(store: str, *, as_json: bool) -> int:
     finally:
         progress.clear()
     told = fsck.as_json if as_json else fsck.as_text
-    click.echo(told(inspection.url, examination, time.monotonic() - began))
+    click.echo(told(inspection.url, examination, time.monotonic() - began, mended))
     return EXIT_FAILED if examination.broken else 0
 
 

@@ -119,7 +119,7 @@ PLANTS: dict[Invariant, list[tuple[Plant, str]]] = {
             lambda c, t: c.hset(f"{t}:marks:default", "60:1", "60000000 1 6 0 0 0 0 0 0"),
             "default: created 5, at a mark 6",
         ),
-        (lambda c, t: c.hset(f"{t}:queue:default", "retried", "-1"), "default: retried -1, at a mark 0"),
+        (lambda c, t: c.hset(f"{t}:queue:default", "retried", "-1"), "default: retried -1, at a mark "),
         (lambda c, t: c.rename(f"{t}:marks:default", f"{t}:marks:x"), "x: marks of no queue"),
     ],
     Invariant.HOLDER: [(lambda c, t: (c.delete(f"{t}:worker:w"), c.srem(f"{t}:workers", "w")), "held: w")],
@@ -255,10 +255,10 @@ async def test_a_job_that_moves_after_its_entry_was_read_breaks_nothing(
     between, read = Between(), looking.out_of_place
     suspects: list[bytes] = []
 
-    def out_of_place(client: Redis, meta: str, place: Place, ids: Sequence[bytes]) -> list[bytes]:
+    def out_of_place(client: Redis, own: Keys, place: Place, ids: Sequence[bytes]) -> list[bytes]:
         if b"held" in ids:
             between.happen(lambda: complete(stocked, "held"))
-        found = read(client, meta, place, ids)
+        found = read(client, own, place, ids)
         suspects.extend(found)
         return found
 
@@ -272,14 +272,14 @@ async def test_a_job_that_is_removed_while_what_stands_beside_it_is_read_leaves_
 ) -> None:
     await put(store, "brief", submission=b"x", retention=0)
     (job,) = (await claim(store)).jobs
-    between, see_beside = Between(), inspection._Reading._see_beside
+    between, see_beside = Between(), inspection.Reading._see_beside
 
-    def removed_meanwhile(reading: inspection._Reading, ids: set[bytes]) -> None:
+    def removed_meanwhile(reading: inspection.Reading, ids: set[bytes]) -> None:
         assert ids == {b"brief"} or between.happened
         between.happen(lambda: complete(store, job.id))
         see_beside(reading, ids)
 
-    monkeypatch.setattr(inspection._Reading, "_see_beside", removed_meanwhile)
+    monkeypatch.setattr(inspection.Reading, "_see_beside", removed_meanwhile)
     assert await findings(keyspace) == []
     assert between.happened
 
@@ -287,14 +287,14 @@ async def test_a_job_that_is_removed_while_what_stands_beside_it_is_read_leaves_
 async def test_keys_that_a_scan_shows_twice_break_nothing(
     stocked: Store, keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bites = inspection._Reading._bites
+    bites = inspection.Reading._bites
 
-    def twice(reading: inspection._Reading) -> Iterator[dict[str, list[bytes]]]:
+    def twice(reading: inspection.Reading) -> Iterator[dict[str, list[bytes]]]:
         for bite in bites(reading):
             yield bite
             yield bite
 
-    monkeypatch.setattr(inspection._Reading, "_bites", twice)
+    monkeypatch.setattr(inspection.Reading, "_bites", twice)
     assert await findings(keyspace) == []
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from tests.conftest import missing
 from tests.store import invariants
 from tests.store.making import claim, new_job, wish
@@ -23,9 +24,10 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.domain.worker import WorkerInfo
 from jobwire_server.store.base import CannotOpen, CreateOutcome, Renewal, StoreUnavailable
-from jobwire_server.store.redis import link
+from jobwire_server.store.redis import link, looking
 from jobwire_server.store.redis.connection import Connection
 from jobwire_server.store.redis.keys import Keys
+from jobwire_server.store.redis.repair import RedisRepair
 from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.store import RedisStore
 from jobwire_server.store.redis.topology import parse
@@ -329,6 +331,25 @@ async def test_while_a_slot_moves_key_by_key_calls_are_refused_whole(
             ]
         await store.create([new_job("after")])
     await check_all_there(cluster.url, [f"j{n}" for n in range(100)] + ["after"])
+
+
+async def test_while_a_slot_moves_key_by_key_nothing_is_mended(cluster: Cluster) -> None:
+    """What has gone ahead is not there any more: a job without its record, an entry of no job."""
+    async with opened(cluster.url) as store:
+        await store.create([new_job(f"j{n}", user_id="ann", submission=b"x" * 100) for n in range(50)])
+    source, (target, _) = cluster.primary, cluster.others
+    with source.client() as client, moving(source, target) as take:
+        client.delete(f"{Keys('jw').tag}:q:default:queued")
+        for _ in range(4):
+            before = content(source, target)
+            with pytest.raises(StoreUnavailable):
+                await asyncio.to_thread(RedisRepair(cluster.url).run, lambda _: None)
+            with pytest.raises(ResponseError):  # also where the slot begins to move after the looks
+                looking.call(client, "mend", Keys("jw"), [[[2, False, [], []]], [7], []], b"j1default")
+            assert content(source, target) == before
+            assert take(25), "nothing is left to be on its way"
+    await asyncio.to_thread(RedisRepair(cluster.url).run, lambda _: None)
+    await check_all_there(cluster.url, [f"j{n}" for n in range(50)])
 
 
 async def test_a_slot_that_moves_as_a_whole_is_followed(tmp_path: Path) -> None:

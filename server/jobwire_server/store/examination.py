@@ -133,3 +133,15 @@ class Inspection(Protocol):
 
     def run(self, progress: Progress) -> Examination:
         """Raises CannotOpen or StoreUnavailable when the store cannot be read."""
+
+
+class Repair(Protocol):
+    """Mends what is derived: whatever follows from the records of jobs, and never a record itself."""
+
+    @property
+    def mends(self) -> frozenset[Invariant]:
+        """What it may mend when it is broken; it leaves everything else as it is."""
+
+    def run(self, progress: Progress) -> None:
+        """Judges everything anew before it writes, so that of a sound store nothing changes. Raises CannotOpen, also
+        where a server is in the way, or StoreUnavailable."""

@@ -87,7 +87,7 @@ _OF_INDEX: Final[Mapping[Index, tuple[Invariant, Invariant]]] = {
 }
 
 
-_LARGEST: Final = 2**63 - 1
+LARGEST: Final = 2**63 - 1
 """No number of a job is larger; Python's would be, where one is damaged."""
 
 
@@ -225,7 +225,7 @@ def judged(sighting: Sighting) -> Iterator[Finding]:
     if sighting.places is not None:
         for place, score in places_of(job):
             found = sighting.places.get(place)
-            if found is None or score is None or abs(score) > _LARGEST or found != float(score):
+            if found is None or score is None or abs(score) > LARGEST or found != float(score):
                 yield _OF_INDEX[place[0]][0], f"{job.id}: {_shown(place)} has {_number(found)}, not {score}"
     if sighting.said_beside is not None and sighting.said_beside != sighting.beside:
         said, kept = (", ".join(sorted(kinds)) or "nothing" for kinds in (sighting.said_beside, sighting.beside))
@@ -297,7 +297,7 @@ Unique = tuple[Invariant, str, int]
 
 def uniques_of(job: Job) -> Iterator[Unique]:
     """What no two jobs ever have, not even at different times."""
-    if job.queue_time is not None and 0 <= job.queue_time <= _LARGEST:
+    if job.queue_time is not None and 0 <= job.queue_time <= LARGEST:
         yield Invariant.QUEUE_TIME_TWICE, job.queue, job.queue_time
     if job.state is JobState.IN_PROGRESS and job.token:
         yield Invariant.TOKEN_TWICE, "", int.from_bytes(job.token)

@@ -24,7 +24,7 @@ from jobwire_server.store.examination import Examination, Progress
 from jobwire_server.store.invariants import Index, Invariant, Sighting
 from jobwire_server.store.redis import commands, keys, looking, topology
 from jobwire_server.store.redis.keys import Keys
-from jobwire_server.store.redis.looking import Named, bites, text
+from jobwire_server.store.redis.looking import Named, Seen, bites, text
 from jobwire_server.store.redis.scripts import RESENT_WITHIN, WATCHED_FOR
 
 _BITE: Final = 1_000
@@ -75,7 +75,7 @@ KINDS: Final = {
 }
 """All that may be there: every name of keys.py, but for the channels."""
 
-_INDEX_OF: Final = {"INDEX": Index.STATE, "EXPIRY": Index.EXPIRY, "LEASES": Index.LEASE, "USER": Index.USER}
+INDEX_OF: Final = {"INDEX": Index.STATE, "EXPIRY": Index.EXPIRY, "LEASES": Index.LEASE, "USER": Index.USER}
 _BESIDE: Final = ("SPEC", "RESULT", "DETAIL")
 
 _QUEUE_NUMBERS: Final = ("ageing", "retention", "max_in_flight", "create_time", "update_time", "revision")
@@ -99,18 +99,17 @@ class RedisInspection:
         examination = Examination(progress)
         with commands.named(self._address), commands.client_of(self._address) as client:
             commands.check_schema(client, self._address)
-            _Reading(client, self._address.prefix, examination).run()
+            Reading(client, self._address.prefix, examination).run()
         return examination
 
 
-class _Reading:
-    """One examination of one store."""
+class Reading:
+    """One way through all that is under one prefix, which shows it to an examination."""
 
     def __init__(self, client: Redis, prefix: str, examination: Examination) -> None:
-        own = Keys(prefix)
         self._client = client
-        self._meta = own.meta
-        self._tag = own.tag
+        self._own = Keys(prefix)
+        self._tag = self._own.tag
         self._examination = examination
         self._names: dict[str, set[bytes]] = {"QUEUE": set(), "WORKER": set(), "MARKS": set()}
         """Of the queues and workers that are kept, and of the queues that have marks."""
@@ -118,6 +117,16 @@ class _Reading:
         self._pattern = re.compile(f"{re.escape(self._tag)}(?:{'|'.join(parts)})".encode())
 
     def run(self) -> None:
+        self.walk()
+        if sharers := self._examination.shared():
+            for found in self._bites():
+                for sighting in self._look(Named(id) for id in found.get("JOB", ())):
+                    if sighting.job is not None:
+                        sharers.see(sighting.job)
+            sharers.tell(self._examination)
+
+    def walk(self) -> None:
+        """Shows everything once."""
         for found in self._bites():
             for sighting in self._look(Named(id) for id in found.get("JOB", ())):
                 self._examination.see(sighting)
@@ -129,12 +138,6 @@ class _Reading:
         self._see_registry("QUEUE", "QUEUES", Invariant.QUEUE_HALF, self._see_queue)
         self._see_tallies()
         self._see_registry("WORKER", "WORKERS", Invariant.WORKER_HALF, self._see_worker)
-        if sharers := self._examination.shared():
-            for found in self._bites():
-                for sighting in self._look(Named(id) for id in found.get("JOB", ())):
-                    if sighting.job is not None:
-                        sharers.see(sighting.job)
-            sharers.tell(self._examination)
 
     # --- keys -----------------------------------------------------------------------------------------------
 
@@ -145,7 +148,7 @@ class _Reading:
             scanned = self._client.scan(cursor, match=f"{self._tag}*", count=_BITE)
             cursor, found = cast("tuple[int, list[bytes]]", scanned)
             described, _ = looking.call(
-                self._client, "describe", self._meta, [len(key) for key in found], b"".join(found)
+                self._client, "describe", self._own, [len(key) for key in found], b"".join(found)
             )
             rests: dict[str, list[bytes]] = {}
             for key, (type, left) in zip(found, described, strict=True):
@@ -177,9 +180,12 @@ class _Reading:
     # --- jobs, and what names them --------------------------------------------------------------------------
 
     def _look(self, named: Iterable[Named]) -> Iterator[Sighting]:
+        return (seen.sighting for seen in self._seen(named))
+
+    def _seen(self, named: Iterable[Named]) -> Iterator[Seen]:
         return looking.look(
             self._client,
-            self._meta,
+            self._own,
             named,
             lambda id, error: self._examination.find(Invariant.UNREADABLE, f"{id}: {error!r}"),
         )
@@ -200,7 +206,7 @@ class _Reading:
     def _see_indices(self, found: dict[str, list[bytes]]) -> None:
         indices = [
             ((index, text(rest)), self._key(name) + rest, 0)
-            for name, index in _INDEX_OF.items()
+            for name, index in INDEX_OF.items()
             for rest in found.get(name, ())
         ]
         while indices:
@@ -208,7 +214,7 @@ class _Reading:
             scanned = self._all(bite, lambda pipeline, each: pipeline.zscan(each[1], each[2], count=_BITE))
             for (place, key, _), answer in zip(bite, scanned, strict=True):
                 cursor, members = answer or (0, ())
-                suspects = looking.out_of_place(self._client, self._meta, place, [id for id, _ in members])
+                suspects = looking.out_of_place(self._client, self._own, place, [id for id, _ in members])
                 self._see_strays(Named(id, place, key) for id in suspects)
                 if cursor:
                     indices.append((place, key, cursor))

@@ -16,9 +16,10 @@ from jobwire_server.store.invariants import Index, Place, Sighting, places_of
 from jobwire_server.store.parts import to_json
 from jobwire_server.store.redis import codec
 from jobwire_server.store.redis.codec import UNREADABLE
+from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.scripts import script
 
-_LOOKED_AT: Final = 100
+LOOKED_AT: Final = 100
 """Jobs in one call of look.lua: everybody else waits for its few milliseconds."""
 
 _PLACED: Final = 250
@@ -53,11 +54,20 @@ class Named:
     key: bytes = b""
 
 
-def call(client: Redis, name: str, meta: str, arguments: object, blob: bytes) -> tuple[Any, bytes]:
-    """What a script that only reads answers: JSON and bytes."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A job by what named it, its record as it is stored (empty = none), and how it stands."""
+
+    named: Named
+    record: bytes
+    sighting: Sighting
+
+
+def call(client: Redis, name: str, own: Keys, arguments: object, blob: bytes) -> tuple[Any, bytes]:
+    """What a script answers that may be sent twice: JSON and bytes."""
     called = script(name)
     execute: Callable[..., Any] = client.execute_command
-    given = (1, meta, "", "", "", "", to_json(arguments), blob)
+    given = (2, own.meta, own.never, "", "", "", "", to_json(arguments), blob)
     try:
         answer = execute("EVALSHA", called.sha, *given)
     except NoScriptError:
@@ -66,12 +76,12 @@ def call(client: Redis, name: str, meta: str, arguments: object, blob: bytes) ->
 
 
 def look(
-    client: Redis, meta: str, named: Iterable[Named], unreadable: Callable[[str, Exception], None]
-) -> Iterator[Sighting]:
-    """A sighting of each that can be read, each of one moment."""
-    for bite in bites(list(named), _LOOKED_AT):
+    client: Redis, own: Keys, named: Iterable[Named], unreadable: Callable[[str, Exception], None]
+) -> Iterator[Seen]:
+    """Each that can be read, each as of one moment."""
+    for bite in bites(list(named), LOOKED_AT):
         asked = [[len(each.id), *(() if each.place is None else (*each.place, each.key.decode()))] for each in bite]
-        sizes, blob = call(client, "look", meta, asked, b"".join(each.id for each in bite))
+        sizes, blob = call(client, "look", own, asked, b"".join(each.id for each in bite))
         end = 0
         for n, each in enumerate(bite):
             parts = []
@@ -83,7 +93,7 @@ def look(
             except UNREADABLE as error:
                 unreadable(text(each.id), error)
             else:
-                yield sighting
+                yield Seen(each, parts[0], sighting)
 
 
 def _sighting(raw_id: bytes, record: bytes, detail: bytes, places: bytes, around: bytes) -> Sighting:
@@ -94,7 +104,7 @@ def _sighting(raw_id: bytes, record: bytes, detail: bytes, places: bytes, around
     standing: dict[Place, float] = {}
     for index, name, score in zip(words[::3], words[1::3], words[2::3], strict=True):
         place = (_INDICES[index], name)
-        if job is not None and place == _by_key((Index.USER, job.user_id)):
+        if job is not None and place == by_key((Index.USER, job.user_id)):
             place = (Index.USER, job.user_id)
         standing[place] = float(score)
     return Sighting(
@@ -114,12 +124,12 @@ def _kinds(letters: str) -> frozenset[str]:
     return frozenset(_KINDS[letter] for letter in letters)
 
 
-def out_of_place(client: Redis, meta: str, place: Place, ids: Sequence[bytes]) -> list[bytes]:
+def out_of_place(client: Redis, own: Keys, place: Place, ids: Sequence[bytes]) -> list[bytes]:
     """Those of these entries of an index, named by its key, that seem not to belong there."""
     names = _PLACING[place[0]]
     found: list[bytes] = []
     for bite in bites(ids, _PLACED):
-        _, blob = call(client, "placing", meta, [names, [len(id) for id in bite]], b"".join(bite))
+        _, blob = call(client, "placing", own, [names, [len(id) for id in bite]], b"".join(bite))
         values = blob.split(b"\0")
         if len(values) != len(names) * len(bite):
             found += bite  # a NUL among them, where no field has any
@@ -136,11 +146,11 @@ def _belongs(place: Place, values: tuple[bytes, ...]) -> bool:
         job = codec.decode("", to_json(said).encode(), b"", b"", None)
     except UNREADABLE:
         return False
-    return any(_by_key(own) == place for own, _ in places_of(job))
+    return any(by_key(own) == place for own, _ in places_of(job))
 
 
 @lru_cache(maxsize=1024)
-def _by_key(place: Place) -> Place:
+def by_key(place: Place) -> Place:
     """The index as its key names it."""
     index, name = place
     return (index, sha1(name.encode(), usedforsecurity=False).hexdigest()) if index is Index.USER else place
