@@ -27,13 +27,14 @@ from tests.valkey_process import redis_binary, valkey_binary
 from jobwire_client.cli import main
 from jobwire_server import cli, serving
 from jobwire_server.config import Config, split_address
+from jobwire_server.store.redis import topology
 from jobwire_server.telemetry import logs
 
 DEPLOY: Final = Path(__file__).resolve().parent.parent / "deploy"
-FILES: Final = sorted(path.name for path in (DEPLOY / "compose").glob("*.yml"))
+FILES: Final = sorted(path.name for path in (DEPLOY / "compose").glob("*.yml") if path.name != "parts.yml")
 
 OURS: Final = "jobwire:local"
-HAS: Final = {"haproxy": {"haproxy", "wget"}, "valkey/valkey": {"valkey-server", "valkey-cli", "cat", "grep"}}
+HAS: Final = {"haproxy": {"haproxy", "wget"}, "valkey/valkey": {"valkey-server", "valkey-cli", "sh", "cat", "grep"}}
 """The commands of each image that is not ours."""
 
 
@@ -43,15 +44,49 @@ class Composed:
 
     folder: Path
     content: dict[str, Any]
-
-    @property
-    def services(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = self.content["services"]
-        return found
+    services: dict[str, dict[str, Any]]
+    """With what they extend."""
 
     def file(self, kind: str, name: str) -> Path:
         """Of a secret or a config."""
         return self.folder / str(self.content[kind][name]["file"])
+
+    def given(self, service: dict[str, Any]) -> list[Path]:
+        """The files that a container of it finds."""
+        configs = [self.file("configs", config["source"]) for config in service.get("configs", ())]
+        return configs + [self.file("secrets", name) for name in service.get("secrets", ())]
+
+    @property
+    def addresses(self) -> list[str]:
+        """That are fixed, service by service."""
+        networks = [service.get("networks", {}) for service in self.services.values()]
+        fixed = [network["store"] for network in networks if isinstance(network, dict) and network.get("store")]
+        return [network["ipv4_address"] for network in fixed]
+
+
+def read(file: Path) -> Composed:
+    content = yaml.safe_load(file.read_text())
+    services = {name: extended(service, file) for name, service in content["services"].items()}
+    return Composed(file.parent, content, services)
+
+
+def extended(service: dict[str, Any], file: Path) -> dict[str, Any]:
+    """As Compose has it: what both have is joined where it is a collection, and is the service's own otherwise."""
+    if "extends" not in service:
+        return service
+    base_file = file.parent / service["extends"].get("file", file.name)
+    base = yaml.safe_load(base_file.read_text())["services"][service["extends"]["service"]]
+    merged = dict(extended(base, base_file))
+    for key, own in service.items():
+        if key in ("secrets", "configs", "volumes", "ports") and key in merged:
+            merged[key] = [*merged[key], *own]
+        elif key == "networks" and key in merged:
+            merged[key] = dict.fromkeys(merged[key]) | dict(own)
+        elif isinstance(own, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merged[key] | own
+        elif key != "extends":
+            merged[key] = own
+    return merged
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +99,7 @@ def deploy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=FILES)
 def composed(request: pytest.FixtureRequest, deploy: Path) -> Composed:
-    file = deploy / "compose" / request.param
-    return Composed(file.parent, yaml.safe_load(file.read_text()))
+    return read(deploy / "compose" / request.param)
 
 
 @pytest.fixture
@@ -111,7 +145,7 @@ def ports(composed: Composed) -> Iterator[tuple[str, str, int]]:
 
 
 def test_there_are_compose_files() -> None:
-    assert {"development.yml", "redis.yml"} <= set(FILES)
+    assert FILES == ["cluster.yml", "development.yml", "redis.yml", "sentinel.yml"]
 
 
 def test_what_a_file_declares_is_used_and_what_it_uses_is_declared(composed: Composed) -> None:
@@ -121,8 +155,16 @@ def test_what_a_file_declares_is_used_and_what_it_uses_is_declared(composed: Com
         used["volumes"] |= {volume.partition(":")[0] for volume in service.get("volumes", ())}
         used["secrets"] |= set(service.get("secrets", ()))
         used["configs"] |= {config["source"] for config in service.get("configs", ())}
-        assert set(service.get("depends_on", {})) <= set(composed.services)
     assert used == {kind: set(composed.content.get(kind, {})) for kind in used}
+
+
+def test_what_is_waited_for_tells_that_it_is_there(composed: Composed) -> None:
+    waits = [wait for service in composed.services.values() for wait in service.get("depends_on", {}).items()]
+    ends = {name for name, wait in waits if wait == {"condition": "service_completed_successfully"}}
+    healthy = {name for name, wait in waits if wait == {"condition": "service_healthy"}}
+    assert ends | healthy == {name for name, _ in waits}
+    for name, service in composed.services.items():
+        assert ("healthcheck" in service) == (service["image"] != OURS and name not in ends)  # ours has the image's
 
 
 def test_every_file_that_a_container_is_given_is_there(composed: Composed) -> None:
@@ -130,8 +172,10 @@ def test_every_file_that_a_container_is_given_is_there(composed: Composed) -> No
         for name in composed.content.get(kind, {}):
             assert composed.file(kind, name).is_file()
     for service in composed.services.values():
-        named = re.findall(r"/run/secrets/([\w.]+)", json.dumps(service))
-        assert set(named) == set(service.get("secrets", ()))
+        texts = [json.dumps(service), *(path.read_text() for path in composed.given(service))]
+        named = {name for text in texts for name in re.findall(r"/run/secrets/([\w.]+)", text)}
+        named |= {word for word in service.get("command", ()) if word in composed.content["secrets"]}  # of start.sh
+        assert named == set(service.get("secrets", ()))
 
 
 def test_every_container_is_read_only_and_without_privileges(composed: Composed) -> None:
@@ -151,14 +195,33 @@ def test_every_server_is_one_that_jobwire_would_start(
     for service in ours.values():
         config = served(composed, service, dockerfile, monkeypatch)
         assert (config.listen, config.http_address) == ("0.0.0.0:7272", "0.0.0.0:8272")
-        scheme, _, where = config.store.partition("://")
-        if scheme == "sqlite":
+        if config.store.startswith("sqlite:///"):
             folders = [volume.partition(":")[2] for volume in service["volumes"]]
-            assert str(Path(where[1:]).parent) in folders
+            assert str(Path(config.store.removeprefix("sqlite:///")).parent) in folders
         else:
-            user, host = where.split("@")
-            assert user == f"jobwire:{composed.file('secrets', 'password').read_text()}"
-            assert host.partition(":")[0] in composed.services
+            address = topology.parse(config.store)
+            assert address.user == f"jobwire:{composed.file('secrets', 'password').read_text()}@"
+            assert {node.host for node in address.nodes} <= set(composed.services)
+            if address.topology is topology.Topology.SENTINEL:
+                watched = composed.file("secrets", "sentinel.conf").read_text()
+                assert f"sentinel monitor {address.service} " in watched
+                assert {f"port {node.port}" for node in address.nodes} <= set(watched.splitlines())
+
+
+def test_every_command_is_one_that_its_image_has(composed: Composed) -> None:
+    for service in composed.services.values():
+        if service["image"] != OURS and (words := service.get("command")):
+            assert words[0] in HAS[service["image"].partition(":")[0]]
+            if words[0] == "sh":
+                assert words[1] in [config["target"] for config in service["configs"]]
+
+
+def test_every_address_is_that_of_one_container(composed: Composed) -> None:
+    assert len(set(composed.addresses)) == len(composed.addresses)
+    for service in composed.services.values():
+        commands = " ".join(service.get("command", ()))
+        texts = [commands, *(path.read_text() for path in composed.given(service) if path.name == "sentinel.conf")]
+        assert {each for text in texts for each in re.findall(r"172\.[\d.]+", text)} <= set(composed.addresses)
 
 
 def test_only_this_machine_reaches_what_has_no_login(composed: Composed) -> None:
@@ -175,12 +238,13 @@ def test_only_this_machine_reaches_what_has_no_login(composed: Composed) -> None
 def test_every_health_check_asks_what_there_is(composed: Composed, dockerfile: str) -> None:
     for name, service in composed.services.items():
         if service["image"] == OURS:
-            assert "healthcheck" not in service  # it is the image's
             program, command, *words = of_the_image(dockerfile, "HEALTHCHECK")
             assert (program, command) == ("jobwire", "health")
             asked = cli.health.make_context("health", words).params["address"]
             assert split_address(asked) == ("127.0.0.1", 7272)
             continue
+        if "healthcheck" not in service:
+            continue  # it ends
         how, *words = service["healthcheck"]["test"]
         # In a line for a shell a command stands first, in `$$(…)`, behind a `|`, or behind what is set for it.
         run = words[:1] if how == "CMD" else re.findall(r"(?:^|\$\$\(|\| |^\w+=\S+ .*?\) )([a-z][\w-]*)", words[0])
@@ -201,9 +265,10 @@ def folder() -> Iterator[Path]:
 def composed_engine(engine: str, deploy: Path, folder: Path) -> Iterator[Redis]:
     """An engine as redis.yml has it, its data in `folder`, and its client with the password."""
     compose = deploy / "compose"
-    service = yaml.safe_load((compose / "redis.yml").read_text())["services"]["valkey"]
+    service = read(compose / "redis.yml").services["valkey"]
     program, *words = [word.replace("/run/secrets", str(compose / "secrets")) for word in service["command"]]
     assert program == "valkey-server"
+    words += ["--aclfile", str(compose / "secrets" / "users.acl")]
     binary = valkey_binary() if engine == "valkey" else redis_binary()
     socket = f"{folder}/engine.sock"
     command = [str(binary), *words, "--port", "0", "--unixsocket", socket, "--dir", str(folder)]
@@ -255,7 +320,11 @@ def test_secrets_are_made_once_and_closed(deploy: Path) -> None:
     assert secrets.stat().st_mode & 0o777 == 0o700
     password = (secrets / "password").read_text()
     assert re.fullmatch(r"[0-9a-f]{48}", password)
-    assert f"#{hashlib.sha256(password.encode()).hexdigest()} " in (secrets / "users.acl").read_text()
+    for user, file in (("jobwire", "password"), ("engine", "engine")):
+        digest = hashlib.sha256((secrets / file).read_bytes()).hexdigest()
+        assert f"user {user} on #{digest} " in (secrets / "users.acl").read_text()
+    for file in ("valkey.conf", "sentinel.conf"):
+        assert "PASSWORD" not in (secrets / file).read_text().partition("\n")[2]
     again = subprocess.run([deploy / "compose" / "secrets.sh"], capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "There are secrets already" in again.stderr

@@ -36,6 +36,9 @@ RIGHTS: Final = Path(__file__).resolve().parent.parent / "deploy" / "redis" / "u
 
 USER: Final = "jobwire"
 
+ENGINE: Final = "engine"
+"""As whom replicas and Sentinels log in."""
+
 SECONDS_TO_START: Final = 30
 SECONDS_TO_STOP: Final = 30
 
@@ -323,7 +326,10 @@ def running(
 
 def _write_rights(folder: Path) -> Path:
     """The file that we ship, for any prefix and without passwords; the tests' own client may do anything."""
-    rights = RIGHTS.read_text().replace("{jw:0}", "{*:0}").replace(f"user {USER} on ", f"user {USER} on nopass ")
+    shipped = RIGHTS.read_text() + RIGHTS.with_name("engines.acl").read_text()
+    rights = shipped.replace("{jw:0}", "{*:0}")
+    for user in (USER, ENGINE):
+        rights = rights.replace(f"user {user} on ", f"user {user} on nopass ")
     file = folder / "users.acl"
     file.write_text(rights.replace("user default off ", "user default on nopass "))
     return file

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from redis.crc import key_slot
 from redis.exceptions import RedisError
-from tests.valkey_process import USER, ValkeyProcess
+from tests.valkey_process import ENGINE, USER, ValkeyProcess
 
 SERVICE: Final = "jobs"
 
@@ -70,10 +70,13 @@ def with_sentinels(binary: Path, folder: Path) -> Iterator[Sentinels]:
             own.mkdir()
             return _started(stack, ValkeyProcess(binary, own, **options))
 
-        first = start("first")
-        second = start("second", settings={"replicaof": f"127.0.0.1 {first.port}"})
+        login = {"masteruser": ENGINE, "masterauth": "any"}
+        first = start("first", settings=login)
+        second = start("second", settings={**login, "replicaof": f"127.0.0.1 {first.port}"})
         watch = (
             f"sentinel monitor {SERVICE} 127.0.0.1 {first.port} 2\n"
+            f"sentinel auth-user {SERVICE} {ENGINE}\n"
+            f"sentinel auth-pass {SERVICE} any\n"
             f"sentinel down-after-milliseconds {SERVICE} 2000\n"
             f"sentinel failover-timeout {SERVICE} 6000\n"
         )
