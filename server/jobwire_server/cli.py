@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from jobwire_server import copies
-from jobwire_server.config import DEFAULT_LISTEN, Config, ConfigError, split_address
+from jobwire_server.config import DEFAULT_LISTEN, Config, ConfigError, read_limits, split_address
 from jobwire_server.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_USAGE
 from jobwire_server.options import OUTPUT, STORE, shown_password
 from jobwire_server.progress import ProgressLine
@@ -139,6 +139,14 @@ def main() -> None:
     help="Networks that webhooks may reach beside the public addresses, such as 10.0.0.0/8,127.0.0.1.",
 )
 @click.option(
+    "--limits",
+    envvar="JOBWIRE_LIMITS",
+    default="",
+    show_envvar=True,
+    metavar="NAME=N,…",
+    help="Other limits than the default ones, by the names that GetServerInfo tells, such as max_payload_bytes=524288.",
+)
+@click.option(
     "--log-level",
     envvar="JOBWIRE_LOG_LEVEL",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
@@ -170,6 +178,7 @@ def serve(
     drain_timeout: float,
     webhook_secrets: str,
     webhook_allow: str,
+    limits: str,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -202,6 +211,7 @@ def serve(
             drain_timeout=drain_timeout,
             webhook_secrets=webhook_secrets,
             webhook_allow=webhook_allow,
+            limits=read_limits(limits),
         )
         if config.processes > 1:
             from jobwire_server.processes import serve_by_many  # it forks, so it comes before anything of gRPC's

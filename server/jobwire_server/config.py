@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from jobwire_server.domain.limits import Limits
+from jobwire_server.domain.limits import KIB, Limits
 
 DEFAULT_STORE = "sqlite:///jobwire.db"
 DEFAULT_LISTEN = "127.0.0.1:7272"
 HTTP_ABOVE = 1000
 """How far the port of HTTP stands above that of gRPC where nothing else is said."""
+
+
+_LIMITS: Final = {
+    "max_payload_bytes": ("payload", 768 * KIB),  # a job with a result as large fits into one message
+    "max_http_bytes": ("headers", 64 * KIB),
+    "max_error_bytes": ("error_text", 16 * KIB),  # a job keeps those of its last attempts
+    "max_labels": ("labels", 64),
+    "max_label_bytes": ("label_size", KIB),
+    "max_streams_per_principal": ("streams_per_principal", 1_000_000),
+    "max_concurrent_calls": ("calls_in_flight", 1_000_000),
+}
+"""Those that can be set, as GetServerInfo calls them: their name here, and the most that will do. Clients rely on the
+others: on how many items go into a batch, say."""
 
 
 class ConfigError(Exception):
@@ -46,6 +60,7 @@ class Config:
     webhook_allow: str = ""
     """Networks, with commas between them, that webhooks may reach beside the public addresses."""
     limits: Limits = field(default_factory=Limits)
+    """`read_limits` makes them of what a person writes."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.drain_timeout <= 3600:  # nan as well
@@ -113,6 +128,20 @@ class Config:
     @property
     def serves_reflection(self) -> bool:
         return not self.is_open if self.reflection is None else self.reflection
+
+
+def read_limits(text: str) -> Limits:
+    """The limits in force where `name=number,…` says otherwise than the defaults. Raises ConfigError."""
+    given = {}
+    for each in filter(None, map(str.strip, text.split(","))):
+        name, _, number = map(str.strip, each.partition("="))
+        if name not in _LIMITS:
+            raise ConfigError(f"--limits: {name} cannot be set; there are {', '.join(_LIMITS)}")
+        field, most = _LIMITS[name]
+        if not (number.isascii() and number.isdecimal() and 1 <= int(number) <= most):
+            raise ConfigError(f"--limits {each}: expected {name}=N, and N from 1 to {most}")
+        given[field] = int(number)
+    return replace(Limits(), **given)
 
 
 def split_address(address: str, *, setting: str = "--listen", example: str = DEFAULT_LISTEN) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from tests.valkey_process import Keyspace
 
 from jobwire_server.app import open_store
 from jobwire_server.cli import main
-from jobwire_server.config import Config, ConfigError
+from jobwire_server.config import Config, ConfigError, read_limits
 from jobwire_server.exits import EXIT_UNREACHABLE
 from jobwire_server.service.principals import Principal, Principals, Role
 
@@ -49,6 +49,22 @@ def test_a_store_url_that_would_be_misread_is_refused_and_never_repeated(url: st
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="expected HOST:PORT"):
         Config(listen=address)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("max_batch_items=10", "max_batch_items cannot be set; there are max_payload_bytes,"),
+        ("payload=10", "payload cannot be set"),
+        ("max_payload_bytes=786433", "from 1 to 786432"),
+        ("max_payload_bytes=0", "from 1"),
+        ("max_payload_bytes=1MiB", "expected max_payload_bytes=N"),
+        ("max_payload_bytes", "expected max_payload_bytes=N"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        read_limits(f"max_labels=64,{text}")
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7272", "[::]:7272", "10.0.0.1:7272", "example.com:7272"])

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar, Final, Protocol
 
 from jobwire.v1 import admin_service_pb2
-from jobwire_server.domain.limits import MIB, Limits
+from jobwire_server.domain.limits import KIB, Limits
 from jobwire_server.rpc.answers import set_duration, set_time
 from jobwire_server.rpc.interceptors import Context, written
 from jobwire_server.rpc.queues import state_counts
@@ -20,8 +20,8 @@ from jobwire_server.store.base import StoreUnavailable
 from jobwire_server.store.copying import Copied
 from jobwire_server.store.info import StoreInfo
 
-MAX_JOB_BYTES: Final = 2 * MIB
-"""What the limits of a job's parts add up to at most."""
+_BESIDE_BODIES: Final = 1536 * KIB
+"""What the limits of a job's parts other than payload and result add up to at most, the highest that can be set."""
 
 _UNREADABLE_NAMED: Final = 100
 _UNREADABLE_LENGTH: Final = 500
@@ -152,7 +152,7 @@ def _limits_message(limits: Limits) -> admin_service_pb2.ServerLimits:
     return admin_service_pb2.ServerLimits(
         max_receive_bytes=limits.receive,
         max_send_bytes=limits.send,
-        max_job_bytes=MAX_JOB_BYTES,
+        max_job_bytes=2 * limits.payload + _BESIDE_BODIES,
         max_payload_bytes=limits.payload,
         max_result_bytes=limits.payload,
         max_http_bytes=limits.headers,
