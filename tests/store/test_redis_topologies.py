@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from redis.asyncio import Connection as RedisConnection
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
@@ -24,13 +25,13 @@ from jobwire_server.domain import policy
 from jobwire_server.domain.queue import QueueChanges
 from jobwire_server.domain.worker import WorkerInfo
 from jobwire_server.store.base import CannotOpen, CreateOutcome, Renewal, StoreUnavailable
-from jobwire_server.store.redis import link, looking
+from jobwire_server.store.redis import link, looking, route
 from jobwire_server.store.redis.connection import Connection
 from jobwire_server.store.redis.keys import Keys
 from jobwire_server.store.redis.repair import RedisRepair
 from jobwire_server.store.redis.route import Route
 from jobwire_server.store.redis.store import RedisStore
-from jobwire_server.store.redis.topology import parse
+from jobwire_server.store.redis.topology import Node, parse
 
 SLOT: Final = key_slot(Keys("jw").meta.encode())
 
@@ -225,6 +226,20 @@ async def test_an_engine_that_becomes_a_replica_is_unavailable_until_it_is_none(
             client.execute_command("REPLICAOF", "NO", "ONE")
             (created,) = await store.create([new_job("j")])
     assert created.outcome is CreateOutcome.CREATED
+
+
+@pytest.mark.parametrize("silent", [(), ("b",)], ids=["all are slow", "one never answers"])
+async def test_whoever_says_where_the_primary_is_is_waited_for_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, silent: tuple[str, ...]
+) -> None:
+    async def ask(told: RedisConnection, *_: str) -> Any:
+        await asyncio.sleep(PATIENCE if told.host in silent else 0.05)
+        return [[0, 16383, [b"primary", 1]]]
+
+    monkeypatch.setattr(route, "ask", ask)
+    monkeypatch.setattr(route, "_TOLD_WITHIN", 0.1 if silent else 0.001)
+    async with asyncio.timeout(PATIENCE / 2):
+        assert await Route(parse("redis+cluster://a,b")).find() == Node("primary", 1)
 
 
 # --- replicas -----------------------------------------------------------------------------------------------

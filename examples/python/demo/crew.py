@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,12 +77,15 @@ class Crew:
     async def kill_one(self) -> None:
         """Kill -9 of the oldest while it holds jobs; then a new one in its place."""
         victim = self.members[0]
-        await self._watch.until(lambda sight: _is_at_work(victim, sight))
+        while True:
+            await self._watch.until(lambda sight: _is_at_work(victim, sight))
+            victim.process.send_signal(signal.SIGSTOP)  # on a busy machine it might be done with what was seen
+            sight = await self._watch.look()
+            if held := sight.held_by(victim.id):
+                break
+            victim.process.send_signal(signal.SIGCONT)
         victim.process.kill()
         code = await victim.process.wait()
-        # Its leases outlive it by seconds, so what it held is there to be read.
-        sight = await self._watch.look()
-        held = sight.held_by(victim.id)
         self.faults.append(Fault("kill -9", victim.id, held, len(sight.running), code))
         self.members.remove(victim)
         new = await self.hire()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from redis.crc import key_slot
@@ -23,7 +23,8 @@ ASKED_AGAIN: Final = 1.0
 """Seconds after which the Sentinels are asked again whether the primary is still the same."""
 
 _TOLD_WITHIN: Final = 0.5
-"""Seconds that Sentinels and nodes are given to say where the primary is; those that are there say it at once."""
+"""Seconds that Sentinels and nodes are given to say where the primary is, once others have said it: those that are
+there say it at once."""
 
 Told = TypeVar("Told")
 
@@ -112,14 +113,19 @@ class Route:
         return Counter(await _all_told("node", address.nodes, owner)).most_common(1)[0][0]
 
 
-async def _all_told(what: str, nodes: Sequence[Node], tell: Callable[[Node], Awaitable[Told]]) -> list[Told]:
+async def _all_told(
+    what: str, nodes: Sequence[Node], tell: Callable[[Node], Coroutine[None, None, Told]]
+) -> list[Told]:
     """What each of them tells that does. Raises RedisError when nobody does."""
-
-    async def told(node: Node) -> Told:
-        async with asyncio.timeout(_TOLD_WITHIN):
-            return await tell(node)
-
-    answers = await asyncio.gather(*map(told, nodes), return_exceptions=True)
+    asked = [asyncio.create_task(tell(node)) for node in nodes]
+    try:
+        _, silent = await asyncio.wait(asked, timeout=_TOLD_WITHIN)
+        while silent and not any(map(_has_told, asked)):
+            _, silent = await asyncio.wait(silent, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in asked:
+            each.cancel()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
     known = [answer for answer in answers if not isinstance(answer, BaseException)]
     if known:
         return known
@@ -130,3 +136,7 @@ async def _all_told(what: str, nodes: Sequence[Node], tell: Callable[[Node], Awa
             raise answer
         reasons.append(f"{what} {node}: {str(answer) or type(answer).__name__}")
     raise ConnectionError(f"nobody says where the primary is ({'; '.join(reasons)})")
+
+
+def _has_told(asked: asyncio.Task[Any]) -> bool:
+    return asked.done() and not asked.cancelled() and asked.exception() is None
