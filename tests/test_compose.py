@@ -329,3 +329,36 @@ def test_secrets_are_made_once_and_closed(deploy: Path) -> None:
     assert again.returncode == 1
     assert "There are secrets already" in again.stderr
     assert (secrets / "password").read_text() == password
+
+
+def test_a_start_leaves_alone_what_a_failover_has_written(deploy: Path, tmp_path: Path) -> None:
+    """Started by its first configuration, who was a primary once would be one again, with what it knew then."""
+    script = (deploy / "compose" / "start.sh").read_text()
+    server = tmp_path / "valkey-server"
+    server.write_text('#!/bin/sh\necho "started with $*"\n')
+    server.chmod(0o755)
+
+    def start() -> str:
+        words = ["valkey.conf", "replicaof 172.30.72.11 6379", "--option"]
+        return subprocess.run(
+            ["sh", "-c", script.replace("/run/secrets", str(deploy / "compose" / "secrets")), "start.sh", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert start() == "started with valkey.conf --option\n"
+    first = (deploy / "compose" / "secrets" / "valkey.conf").read_text()
+    written = tmp_path / "valkey.conf"
+    assert written.read_text() == f"{first}replicaof 172.30.72.11 6379\n"
+    written.write_text("replicaof 172.30.72.13 6379\n")
+    assert start() == "started with valkey.conf --option\n"
+    assert written.read_text() == "replicaof 172.30.72.13 6379\n"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (DEPLOY / "compose").glob("*.sh")))
+def test_every_script_can_be_read(name: str, deploy: Path) -> None:
+    read_only = subprocess.run(["sh", "-n", deploy / "compose" / name], capture_output=True, text=True, check=False)
+    assert (read_only.returncode, read_only.stderr) == (0, "")
