@@ -301,8 +301,10 @@ def wait(wire: Wire, job_id: str, timeout: float = FOREVER) -> Any:
 
 
 async def waiters(wire: Wire, number: int) -> None:
+    """Returns when so many watch: known is a watch a little sooner, and what ends then may be gone unheard."""
+    service = wire.app._watches
     async with asyncio.timeout(FOREVER):
-        while len(wire.app._watches._watches) < number:
+        while len(service._watches) < number or not service._is_heard:
             await wire.app.store.ping()
 
 
