@@ -171,11 +171,11 @@ def node_id(node: ValkeyProcess) -> str:
 
 
 def until(holds: Callable[[], object], what: str) -> None:
-    """Returns when it holds. An engine tells nobody of such a thing: it has to be asked."""
+    """Returns when it holds."""
     deadline = time.monotonic() + _PATIENCE
     while not holds():
         assert time.monotonic() < deadline, f"not within {_PATIENCE} s: {what}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # an engine tells nobody: it has to be asked
 
 
 def _started(stack: ExitStack, process: ValkeyProcess) -> ValkeyProcess:
